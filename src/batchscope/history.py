@@ -1,0 +1,163 @@
+"""The history: the tidy table of every (trial, epoch), and its files.
+
+It is the contract between running, analysis, report and everybody who brings figures of their
+own: CSV, Parquet, the database and the DataFrame have the same columns.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from batchscope.errors import HistoryError
+
+__all__ = [
+    "COLUMNS",
+    "METRICS",
+    "REQUIRED",
+    "check_history",
+    "probe_columns",
+    "read_history",
+    "require_columns",
+    "write_history",
+]
+
+METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+REQUIRED = ("batch_size", "replicate", "epoch")
+_INTEGERS = ("batch_size", "replicate", "epoch", "updates", "examples")
+_WORDS = ("study", "trial", "stage")
+COLUMNS = (
+    "study",
+    "trial",
+    "batch_size",
+    "learning_rate",
+    "replicate",
+    "stage",
+    "epoch",
+    "updates",
+    "examples",
+    "seconds",
+    *METRICS,
+)
+SUFFIXES = (".csv", ".parquet")
+
+
+def check_history(table: pd.DataFrame, source: str = "the history") -> pd.DataFrame:
+    """Checks a table against the contract and brings it into standard form.
+
+    Args:
+        table: Rows of (trial, epoch); at least `REQUIRED` and one of `METRICS`.
+        source: Names the table in error messages.
+
+    Returns:
+        A copy with counts as int64, figures as float64 (NaN kept), names as text, the known
+        columns first in the order of `COLUMNS`, and rows sorted by batch size, learning rate,
+        replicate and epoch. Optional columns that were missing stay missing.
+
+    Raises:
+        HistoryError: A required column is missing, a value is not of its column's kind, or a
+            (trial, epoch) stands there twice.
+    """
+    missing = [name for name in REQUIRED if name not in table.columns]
+    if missing:
+        raise HistoryError(
+            f"{source}: a history needs the columns {', '.join(REQUIRED)}, "
+            f"but {', '.join(missing)} is missing (it has {_listed(table.columns)})"
+        )
+    if not any(name in table.columns for name in METRICS):
+        raise HistoryError(
+            f"{source}: a history needs at least one of {', '.join(METRICS)} (it has {_listed(table.columns)})"
+        )
+    if table.empty:
+        raise HistoryError(f"{source}: a history needs at least one row, but it has none")
+    known = [name for name in COLUMNS if name in table.columns]
+    extra = [name for name in table.columns if name not in COLUMNS]
+    result = table[known + extra].copy()
+    for name in result.columns:
+        result[name] = _as_kind(result[name], str(name), source)
+    keys = [key for key in ("study", *_trial_keys(result), "epoch") if key in result.columns]
+    twice = result.duplicated(keys)
+    if twice.any():
+        where = result.loc[twice, keys].iloc[0].to_dict()
+        described = ", ".join(f"{key}={value}" for key, value in where.items())
+        raise HistoryError(f"{source}: each (trial, epoch) must stand there once, but {described} is repeated")
+    return result.sort_values(keys, kind="stable").reset_index(drop=True)
+
+
+def require_columns(history: pd.DataFrame, names: tuple[str, ...], purpose: str) -> None:
+    """Refuses a history that lacks a column an analysis needs.
+
+    Raises:
+        HistoryError: Names the columns and the purpose.
+    """
+    missing = [name for name in names if name not in history.columns]
+    if missing:
+        raise HistoryError(f"{purpose} needs the column {', '.join(missing)}, which this history lacks")
+
+
+def probe_columns(history: pd.DataFrame) -> list[str]:
+    """Names of the columns that probes added, in their order."""
+    return [str(name) for name in history.columns if name not in COLUMNS]
+
+
+def read_history(path: Path) -> pd.DataFrame:
+    """Reads a history from ``.csv`` or ``.parquet`` and checks it.
+
+    Raises:
+        HistoryError: The file cannot be read, or `check_history` refuses it.
+    """
+    if path.suffix not in SUFFIXES:
+        raise HistoryError(f"{path}: a history must end in .csv or .parquet")
+    try:
+        table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise HistoryError(f"{path}: cannot be read as a history: {error}") from error
+    return check_history(table, str(path))
+
+
+def write_history(history: pd.DataFrame, path: Path) -> None:
+    """Writes a history as ``.csv`` or ``.parquet``; figures survive the round trip exactly."""
+    if path.suffix == ".csv":
+        history.to_csv(path, index=False)
+    elif path.suffix == ".parquet":
+        history.to_parquet(path, index=False)
+    else:
+        raise HistoryError(f"{path}: a history must end in .csv or .parquet")
+
+
+def _trial_keys(table: pd.DataFrame) -> list[str]:
+    """What identifies a trial: its name where it has one.
+
+    `learning_rate` may change with the stage, so it identifies a trial only through its name.
+    """
+    names = ["batch_size", "replicate"]
+    return [*names, "trial"] if "trial" in table.columns else names
+
+
+def _as_kind(column: pd.Series, name: str, source: str) -> pd.Series:
+    if name in _WORDS:
+        return column.astype(str)
+    numbers = pd.to_numeric(column, errors="coerce")
+    bad = numbers.isna() & column.notna()
+    if bad.any():
+        raise HistoryError(
+            f"{source}: column {name} must hold numbers, but row {int(bad.to_numpy().argmax()) + 1} "
+            f"has {column[bad].iloc[0]!r}"
+        )
+    if name not in _INTEGERS:
+        return numbers.astype(np.float64)
+    values = numbers.to_numpy(dtype=np.float64)
+    wrong = ~(np.isfinite(values) & (values == np.floor(values)) & (values >= (1 if name in REQUIRED else 0)))
+    if wrong.any():
+        least = "1" if name in REQUIRED else "0"
+        raise HistoryError(
+            f"{source}: column {name} must hold whole numbers from {least} up, "
+            f"but row {int(wrong.argmax()) + 1} has {column.iloc[int(wrong.argmax())]!r}"
+        )
+    return numbers.astype(np.int64)
+
+
+def _listed(columns: pd.Index) -> str:
+    return ", ".join(map(str, columns)) or "no columns"

