@@ -1,0 +1,419 @@
+"""What the analysis answers: every result as a frozen dataclass.
+
+Figures that do not exist (one replicate has no standard deviation) are NaN, and a `reason` or a
+note tells why; a whole quantity that the history cannot give (no training accuracy, no gap) is
+None. Accuracies and gaps are shares between 0 and 1, losses are in the unit of the loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = [
+    "Analysis",
+    "Choice",
+    "Comparison",
+    "Estimate",
+    "Exchangeability",
+    "Figure",
+    "Flag",
+    "Recommendation",
+    "Sentence",
+    "Spread",
+    "SpreadRow",
+    "StageSpan",
+    "StudyFacts",
+    "SummaryRow",
+    "Trend",
+    "UpdatesShare",
+]
+
+Figure = float | int | str | None
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """Something said in words, with the rule that said it and its figures.
+
+    Attributes:
+        rule: Stable snake_case name of the rule that drew the sentence.
+        text: One or two sentences for a practitioner; every number in it is among the figures,
+            rounded.
+        figures: (name, value) pairs, unrounded.
+    """
+
+    rule: str
+    text: str
+    figures: tuple[tuple[str, Figure], ...] = ()
+
+
+@dataclass(frozen=True)
+class StageSpan:
+    """Where a stage lies in the history.
+
+    Attributes:
+        name: As in the history; empty where the history has no stage column.
+        first_epoch: Smallest epoch of the stage, over all trials.
+        last_epoch: Largest epoch of the stage, over all trials.
+    """
+
+    name: str
+    first_epoch: int
+    last_epoch: int
+
+
+@dataclass(frozen=True)
+class StudyFacts:
+    """What was analysed.
+
+    Attributes:
+        study: Name of the study; None where the history has no study column.
+        metric: The validation metric that was analysed, ``val_accuracy`` or ``val_loss``.
+        batch_sizes: Ascending.
+        replicates: Ascending.
+        n_trials: Number of (batch size, replicate) pairs that have at least one row.
+        stages: In the order of training.
+        last_epoch: The longest trial's last epoch; the end of the study.
+        learning_rate_retuned: Whether each batch size had a learning rate of its own; None where
+            neither the history nor the recipe tells.
+        margin: Differences of the metric (and of the gap) below it do not matter in practice.
+        confidence: Coverage of all intervals, for example 0.95.
+        resamples: Number of bootstrap resamples.
+        seed: Of the bootstrap.
+    """
+
+    study: str | None
+    metric: str
+    batch_sizes: tuple[int, ...]
+    replicates: tuple[int, ...]
+    n_trials: int
+    stages: tuple[StageSpan, ...]
+    last_epoch: int
+    learning_rate_retuned: bool | None
+    margin: float
+    confidence: float
+    resamples: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Mean over replicates with Student's t-interval.
+
+    Attributes:
+        n: Number of finite values that the figures rest on.
+        mean: NaN where n is 0.
+        sd: Standard deviation between replicates (n - 1 in the denominator); NaN below n = 2.
+        low: Lower end of the interval of the mean; NaN below n = 2.
+        high: Upper end of the interval of the mean; NaN below n = 2.
+    """
+
+    n: int
+    mean: float
+    sd: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """One batch size at one epoch.
+
+    Attributes:
+        epoch: Counted on through the stages.
+        stage: The stage that this epoch belongs to at this batch size; None where no trial of
+            the batch size reaches the epoch.
+        batch_size: Examples per update.
+        n_trials: Trials of this batch size in the history;
+            n_trials = n_diverged + n_missing + trials with finite figures.
+        n_diverged: Trials that have a NaN or infinite loss or accuracy at this epoch, or ended with
+            one before it. They are counted here and left out of the estimates.
+        n_missing: Trials that ended before this epoch without having diverged.
+        train_accuracy: None where the history has no such column; likewise below.
+        val_accuracy: At the epoch's end.
+        gap: The observed gap, train_accuracy - val_accuracy, differenced within each trial.
+        train_loss: As the training loop reports it.
+        val_loss: At the epoch's end.
+    """
+
+    epoch: int
+    stage: str | None
+    batch_size: int
+    n_trials: int
+    n_diverged: int
+    n_missing: int
+    train_accuracy: Estimate | None
+    val_accuracy: Estimate | None
+    gap: Estimate | None
+    train_loss: Estimate | None
+    val_loss: Estimate | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A batch size against the smallest one at the end, paired by replicate.
+
+    Attributes:
+        quantity: ``val_accuracy``, ``val_loss`` or ``gap``.
+        epoch: At which they are compared.
+        batch_size: The larger batch size.
+        reference: The smallest batch size of the study.
+        n_pairs: Replicates with finite values at both.
+        difference: Mean over pairs of (value at batch_size - value at reference).
+        low: Lower end of the t-interval of the difference; NaN below two pairs.
+        high: Upper end of the t-interval of the difference; NaN below two pairs.
+        p: Two-sided paired t-test; NaN where it does not exist.
+        p_holm: Holm-corrected over the batch sizes of this quantity.
+        reason: Why figures are missing; None where none is.
+    """
+
+    quantity: str
+    epoch: int
+    batch_size: int
+    reference: int
+    n_pairs: int
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Trend:
+    """Page's test for an ordered alternative over replicates.
+
+    Attributes:
+        quantity: ``val_accuracy``, ``val_loss`` or ``gap``.
+        epoch: At which the batch sizes are ranked.
+        direction: What is tested: the quantity is ``decreasing`` or ``increasing`` with batch
+            size. It is fixed in advance (accuracy falls, loss and gap rise).
+        n_replicates: Replicates with finite values at every batch size; only these are used.
+        n_left_out: Replicates left out because a batch size lacks a finite value.
+        statistic: Page's L; NaN where it does not exist.
+        p: One-sided.
+        method: ``exact`` or ``asymptotic``; None where there is no test.
+        reason: Why there is no test; None where there is.
+    """
+
+    quantity: str
+    epoch: int
+    direction: str
+    n_replicates: int
+    n_left_out: int
+    statistic: float
+    p: float
+    method: str | None
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class SpreadRow:
+    """How far the replicates of one batch size lie apart.
+
+    Attributes:
+        batch_size: Examples per update.
+        n: Finite values.
+        sd: Standard deviation between replicates; NaN below n = 2.
+    """
+
+    batch_size: int
+    n: int
+    sd: float
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How the spread between replicates changes with batch size, at the end.
+
+    Attributes:
+        quantity: ``val_accuracy`` or ``val_loss``.
+        epoch: At which it is measured.
+        rows: One per batch size, ascending.
+        factor_per_doubling: 2^slope of the least-squares line of log2(sd) against
+            log2(batch size): by how much the spread multiplies when the batch size doubles.
+        statistic: Brown-Forsythe's F (Levene's test about medians).
+        p: Of that test: the spreads are equal.
+        reason: Why figures are missing; None where none is.
+    """
+
+    quantity: str
+    epoch: int
+    rows: tuple[SpreadRow, ...]
+    factor_per_doubling: float
+    statistic: float
+    p: float
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class UpdatesShare:
+    """How much of the difference between batch sizes the number of updates explains.
+
+    Attributes:
+        stage: As in the history; empty where it has no stage column.
+        quantity: ``val_accuracy`` or ``val_loss``.
+        share: 1 - variance_at_matched_updates / variance_at_matched_epochs. It may be negative.
+        low: Lower end of the bootstrap interval over replicates; NaN where there is none.
+        high: Upper end of the bootstrap interval over replicates; NaN where there is none.
+        variance_at_matched_epochs: Variance between batch sizes of the metric's mean over
+            replicates, averaged over epochs.
+        variance_at_matched_updates: The same at equal numbers of updates, averaged over a grid
+            that is even in log updates.
+        n_epochs: Number of epochs averaged over.
+        updates_from: First number of updates of the grid, counted from the stage's start.
+        updates_to: Last number of updates of the grid, counted from the stage's start.
+        batch_sizes: Those that have data in this stage.
+        reason: Why share, low and high, or only low and high, are missing; None where none is.
+    """
+
+    stage: str
+    quantity: str
+    share: float
+    low: float
+    high: float
+    variance_at_matched_epochs: float
+    variance_at_matched_updates: float
+    n_epochs: int
+    updates_from: float
+    updates_to: float
+    batch_sizes: tuple[int, ...]
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A replicate that does not look like the others of its batch size. It is never removed.
+
+    Attributes:
+        stage: Where it stands out.
+        batch_size: Examples per update.
+        replicate: The bundle of seeds.
+        trial: Name of the trial.
+        quantity: ``train_accuracy`` or ``train_loss``.
+        first_epoch: First epoch of the window in which the curves are compared.
+        last_epoch: Last epoch of that window.
+        value: The replicate's mean of the quantity over the window.
+        others: Mean over the window of the batch size's replicates that are not flagged.
+        score: Externally studentised residual.
+        threshold: The score above which it is flagged.
+    """
+
+    stage: str
+    batch_size: int
+    replicate: int
+    trial: str
+    quantity: str
+    first_epoch: int
+    last_epoch: int
+    value: float
+    others: float
+    score: float
+    threshold: float
+
+
+@dataclass(frozen=True)
+class Exchangeability:
+    """Whether, and on what, the replicates of a stage were compared.
+
+    Attributes:
+        stage: As in the history; empty where it has no stage column.
+        quantity: ``train_accuracy`` or ``train_loss``; None where the history has neither.
+        n_tested: Trials that took part.
+        n_left_out: Trials of the stage that could not: diverged, too short, or of a batch size
+            with fewer than three replicates.
+        n_flagged: Number of flags raised in this stage.
+        false_alarm_rate: Chance of any flag in this stage when all replicates are alike.
+        reason: Why nothing was tested; None where something was.
+    """
+
+    stage: str
+    quantity: str | None
+    n_tested: int
+    n_left_out: int
+    n_flagged: int
+    false_alarm_rate: float
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The cheapest batch size within the margin, by one cost.
+
+    Attributes:
+        cost: ``updates``, ``examples`` or ``seconds``.
+        batch_size: The cheapest.
+        spent: Its cost, mean over replicates, up to the epoch from which on its mean metric stays
+            within the margin of the best final one.
+        epoch: That epoch.
+        best_spent: The same cost for the batch size that ends best.
+    """
+
+    cost: str
+    batch_size: int
+    spent: float
+    epoch: int
+    best_spent: float
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """Which batch size to use.
+
+    Attributes:
+        status: ``recommended``, or ``cannot_tell`` where `reasons` is not empty.
+        quantity: ``val_accuracy`` or ``val_loss``.
+        margin: How far from the best still counts as equally good.
+        epoch: At which they are compared.
+        best_batch_size: The one with the best mean; None where no batch size has a finite one.
+        best_mean: Its mean; NaN where there is none.
+        within_margin: Batch sizes whose mean is within the margin of the best and of which no
+            trial diverged, ascending.
+        choices: The cheapest of them by each cost that the history has. Where the status is
+            ``cannot_tell`` they describe these data and are no advice.
+        reasons: Why these data cannot tell; each rule is one of ``one_batch_size``,
+            ``no_finite_value``, ``too_few_replicates``, ``interval_wider_than_margin``,
+            ``learning_rate_not_retuned``, ``still_rising``.
+    """
+
+    status: str
+    quantity: str
+    margin: float
+    epoch: int
+    best_batch_size: int | None
+    best_mean: float
+    within_margin: tuple[int, ...]
+    choices: tuple[Choice, ...]
+    reasons: tuple[Sentence, ...]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Everything that a history says.
+
+    Attributes:
+        facts: What was analysed, and with which settings.
+        summary: By epoch, then batch size.
+        comparisons: By quantity (the metric, then the gap), then batch size.
+        trend: The metric's, then the gap's where there is one.
+        updates_share: One per stage, in the order of training.
+        spread: At the end.
+        exchangeability: One per stage, in the order of training.
+        flags: By stage, then batch size, then replicate.
+        recommendation: Which batch size to use, or why these data cannot tell.
+        verdict: The most important sentence first.
+        notes: What a reader must know to trust the figures: what was missing, left out or thin.
+    """
+
+    facts: StudyFacts
+    summary: tuple[SummaryRow, ...]
+    comparisons: tuple[Comparison, ...]
+    trend: tuple[Trend, ...]
+    updates_share: tuple[UpdatesShare, ...]
+    spread: Spread
+    exchangeability: tuple[Exchangeability, ...]
+    flags: tuple[Flag, ...]
+    recommendation: Recommendation
+    verdict: tuple[Sentence, ...]
+    notes: tuple[Sentence, ...]
