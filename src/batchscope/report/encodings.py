@@ -1,0 +1,166 @@
+"""The encodings that all charts share: colour by batch size, dashes by part, the axes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from batchscope.report.curves import PARTS, StageStart, even_choice
+
+__all__ = [
+    "HOVER",
+    "batch_size_axis",
+    "batch_size_colour",
+    "epoch_axis",
+    "hover_points",
+    "inline",
+    "part_dash",
+    "stage_rules",
+    "tooltips",
+    "value_axis",
+    "value_domain",
+]
+
+HOVER = "hover"
+"""Name of layers that only answer to the pointer; pictures go without them."""
+LEGEND_ENTRIES = 12
+AXIS_TICKS = 12
+SIGNIFICANT = 6
+
+
+def inline(table: pd.DataFrame) -> alt.InlineData:
+    """A table as inline data: figures with six significant digits, NaN as null."""
+    rows = table.to_dict("records")
+    return alt.InlineData(values=[{str(key): _plain(value) for key, value in row.items()} for row in rows])
+
+
+def batch_size_colour(batch_sizes: Sequence[int], legend: bool = True) -> alt.Color:
+    """Colour by batch size, on the one ordered scale of the theme."""
+    shown = even_choice(batch_sizes, LEGEND_ENTRIES)
+    return alt.Color(
+        "batch_size:O",
+        scale=alt.Scale(domain=list(batch_sizes)),
+        legend=alt.Legend(title="Batch size (examples)", values=shown) if legend else None,
+    )
+
+
+def part_dash(parts: Sequence[str]) -> alt.StrokeDash:
+    """Validation solid, training dashed."""
+    domain = [part for part in reversed(PARTS) if part in parts]
+    dashes = [[1, 0] if part == "validation" else [4, 3] for part in domain]
+    return alt.StrokeDash(
+        "part:N", scale=alt.Scale(domain=domain, range=dashes), legend=alt.Legend(title=None, symbolSize=400)
+    )
+
+
+def batch_size_axis(batch_sizes: Sequence[int], title: str = "Batch size (examples)") -> alt.X:
+    """A logarithmic axis to base 2 with the batch sizes themselves as ticks."""
+    low, high = min(batch_sizes), max(batch_sizes)
+    margin = 2 ** max(0.3, 0.06 * math.log2(high / low))
+    return alt.X(
+        "batch_size:Q",
+        title=title,
+        scale=alt.Scale(type="log", base=2, domain=[low / margin, high * margin], nice=False),
+        axis=alt.Axis(values=even_choice(batch_sizes, AXIS_TICKS), format="d", labelOverlap=True),
+    )
+
+
+def epoch_axis(limits: tuple[int, int] | None = None) -> alt.X:
+    """Epochs, counted on through the stages; ticks at whole epochs only.
+
+    Args:
+        limits: First and last value of the axis; from the data, rounded, by default.
+    """
+    scale = alt.Undefined if limits is None else alt.Scale(domain=list(limits), nice=False, zero=False)
+    return alt.X("epoch:Q", title="Epoch", scale=scale, axis=alt.Axis(tickMinStep=1, format="d", tickCount=5))
+
+
+def value_axis(field: str, title: str, domain: Sequence[float]) -> alt.Y:
+    """A quantitative axis over a given domain, not forced to hold zero."""
+    return alt.Y(
+        f"{field}:Q",
+        title=title,
+        scale=alt.Scale(domain=list(domain), nice=False, zero=False),
+        axis=alt.Axis(tickCount=5),
+    )
+
+
+def value_domain(values: pd.Series, measure: str) -> tuple[float, float]:
+    """Limits of an axis: the data, widened to round steps; an accuracy ends at 1 at most.
+
+    All of the data are inside. Values that are not finite do not count; without any the axis
+    runs from 0 to 1.
+    """
+    finite = values[np.isfinite(values)]
+    if finite.empty:
+        return 0.0, 1.0
+    low, high = float(finite.min()), float(finite.max())
+    step = _round_step((high - low) / 5 or abs(high) / 10 or 1.0)
+    bottom, top = math.floor(low / step) * step, math.ceil(high / step) * step
+    if bottom == top:
+        bottom, top = bottom - step, top + step
+    if measure == "accuracy" and high <= 1.0:
+        bottom, top = max(bottom, 0.0), min(top, 1.0)
+    elif measure == "loss" and low >= 0:
+        bottom = 0.0
+    return round(bottom, 10), round(top, 10)
+
+
+def stage_rules(starts: Sequence[StageStart], names: Literal["top", "bottom", "none"]) -> list[alt.Chart]:
+    """A vertical rule between two stages, with the later stage's name beside it.
+
+    Args:
+        starts: From `batchscope.report.curves.stage_starts`; none gives no layers.
+        names: Where the names stand: away from where the curves of later stages run.
+    """
+    if not starts:
+        return []
+    table = pd.DataFrame(
+        {
+            "start": [start.epoch - 0.5 for start in starts],
+            "stage": [f"{start.stage.replace('_', ' ')} starts" for start in starts],
+        }
+    )
+    base = alt.Chart(inline(table)).encode(x="start:Q")
+    rule = base.mark_rule(strokeDash=[2, 3], strokeWidth=1.25)
+    if names == "none":
+        return [rule]
+    bottom = names == "bottom"
+    label = base.mark_text(align="left", baseline="bottom" if bottom else "top", dx=5, dy=-3 if bottom else 3)
+    return [rule, label.encode(text="stage:N", y=alt.value("height") if bottom else alt.value(0))]
+
+
+def tooltips(*fields: str) -> list[alt.Tooltip]:
+    """What a mark says under the pointer, field by field."""
+    words = ("replicate", "part", "stage")
+    return [
+        alt.Tooltip(f"{field}:{'N' if field in words else 'Q'}", title=field.replace("_", " "))
+        for field in fields
+    ]
+
+
+def hover_points(base: alt.Chart, fields: Sequence[str]) -> alt.Chart:
+    """Points that cannot be seen, large enough to be hit, that show a tooltip."""
+    circles = base.mark_circle(opacity=0, size=90).encode(tooltip=tooltips(*fields))
+    points: alt.Chart = circles.properties(name=HOVER)
+    return points
+
+
+def _round_step(rough: float) -> float:
+    power = 10.0 ** math.floor(math.log10(rough))
+    return float(next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, (str, bool, int)) or value is None:
+        return value
+    if isinstance(value, np.integer):
+        return int(value)
+    if not isinstance(value, (float, np.floating)):
+        return str(value)
+    return float(f"{value:.{SIGNIFICANT}g}") if math.isfinite(value) else None

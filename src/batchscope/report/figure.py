@@ -1,0 +1,96 @@
+"""A figure: a chart with the finding it shows, and what a reader must know to read it."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+
+from batchscope.report.encodings import HOVER
+
+__all__ = ["Figure", "Panels"]
+
+CHARACTER_WIDTH = 7.6
+"""Pixels that one character of a 15-pixel semibold title takes on average, on the wide side."""
+
+
+@dataclass(frozen=True)
+class Panels:
+    """How a chart is divided, so that a page can set it anew for the width it has.
+
+    Attributes:
+        columns: Panels side by side where there is room.
+        width: Width of one panel's plot in pixels.
+        margin: Width that axis and spacing take beside each panel, in pixels.
+    """
+
+    columns: int
+    width: int
+    margin: int
+
+    @property
+    def total(self) -> int:
+        """Width of the whole chart in pixels, roughly."""
+        return self.columns * (self.width + self.margin)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of a report.
+
+    Attributes:
+        key: Name of its files and its place in the page.
+        title: The finding, as a sentence without a full stop.
+        caption: What is drawn, in full sentences.
+        notes: What was left out or went wrong, in full sentences; often none.
+        chart: Without title; its data are inline, and its top-level data are what a reader may
+            want to have.
+        panels: How it is divided.
+    """
+
+    key: str
+    title: str
+    caption: str
+    notes: tuple[str, ...]
+    chart: alt.TopLevelMixin
+    panels: Panels
+
+    def spec(self) -> dict[str, Any]:
+        """The Vega-Lite specification without title and theme."""
+        spec: dict[str, Any] = self.chart.to_dict()
+        spec.pop("config", None)
+        spec["description"] = self.title
+        return spec
+
+    def titled_spec(self) -> dict[str, Any]:
+        """The Vega-Lite specification with its title and notes above the chart, for a picture."""
+        letters = max(48, int(self.panels.total / CHARACTER_WIDTH))
+        title = {
+            "text": textwrap.wrap(self.title, letters),
+            "subtitle": textwrap.wrap(" ".join([self.caption, *self.notes]), int(letters * 1.2)),
+            "fontSize": 15,
+            "offset": 14,
+            "subtitlePadding": 6,
+            "subtitleLineHeight": 16,
+            "frame": "bounds",
+        }
+        return {**_without_hover(self.spec()), "title": title}
+
+
+def _without_hover(spec: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a specification without the layers that only answer to the pointer."""
+    copied = dict(spec)
+    if "layer" in spec:
+        copied["layer"] = [_without_hover(layer) for layer in spec["layer"] if not _is_hover(layer)]
+    if "concat" in spec:
+        copied["concat"] = [_without_hover(panel) for panel in spec["concat"]]
+    if "spec" in spec:
+        copied["spec"] = _without_hover(spec["spec"])
+    return copied
+
+
+def _is_hover(layer: dict[str, Any]) -> bool:
+    """Altair numbers equal names of layers, hence the prefix."""
+    return str(layer.get("name", "")).startswith(HOVER)

@@ -1,0 +1,54 @@
+"""Which figures a report has, in their order."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from batchscope.analysis.results import Analysis
+from batchscope.report.by_batch_size import by_batch_size_figure, by_batch_size_info
+from batchscope.report.curves import accuracy_or_loss, measures
+from batchscope.report.figure import Figure
+from batchscope.report.gap import gap_figure, gap_info
+from batchscope.report.means import means_figure, means_info
+from batchscope.report.replicates import (
+    replicates_figure,
+    replicates_info,
+    together_figure,
+    together_info,
+)
+from batchscope.report.spread import spread_figure, spread_info
+from batchscope.report.updates import updates_figure, updates_info
+
+__all__ = ["all_figures", "history_figures"]
+
+
+def history_figures(history: pd.DataFrame) -> tuple[Figure, ...]:
+    """Figures A to D, which need the history alone.
+
+    A shows accuracy and loss, each where the history has it; the others show accuracy, or loss
+    where the history has no accuracy.
+    """
+    main = accuracy_or_loss(history)
+    return (
+        *(replicates_figure(replicates_info(history, measure)) for measure in measures(history)),
+        together_figure(together_info(history, main)),
+        means_figure(means_info(history, main)),
+        by_batch_size_figure(by_batch_size_info(history, main)),
+    )
+
+
+def all_figures(history: pd.DataFrame, analysis: Analysis | None) -> tuple[Figure, ...]:
+    """Figures A to D, and those that show results of the analysis where there is one.
+
+    A figure whose columns the history lacks is left out; the analysis' notes tell what is missing.
+    """
+    found = list(history_figures(history))
+    if analysis is None:
+        return tuple(found)
+    updates = updates_info(history, analysis)
+    gap = gap_info(analysis)
+    spread = spread_info(analysis)
+    found += [updates_figure(updates)] if updates is not None else []
+    found += [gap_figure(gap)] if gap is not None else []
+    found += [spread_figure(spread)] if spread is not None else []
+    return tuple(found)

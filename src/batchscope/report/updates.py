@@ -1,0 +1,178 @@
+"""Validation against epochs beside validation against updates, stage by stage."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from batchscope.analysis.results import Analysis, UpdatesShare
+from batchscope.analysis.words import interval, percent, quantity_name
+from batchscope.report.curves import Measure, curve_points, diverged_note, thin_epochs
+from batchscope.report.encodings import (
+    batch_size_colour,
+    epoch_axis,
+    hover_points,
+    inline,
+    value_axis,
+    value_domain,
+)
+from batchscope.report.figure import Figure, Panels
+
+__all__ = ["UpdatesInfo", "updates_chart", "updates_figure", "updates_info"]
+
+PANELS = Panels(columns=2, width=380, margin=66)
+
+
+@dataclass(frozen=True)
+class UpdatesInfo:
+    """Numbers of the figure.
+
+    Attributes:
+        quantity: ``val_accuracy`` or ``val_loss``.
+        batch_sizes: Of the whole study.
+        points: Columns ``stage``, ``batch_size``, ``epoch``, ``updates`` (from the stage's start),
+            ``value`` (mean over replicates with a finite figure) and ``replicates``.
+        shares: Of the stages that are drawn, in the order of training.
+        confidence: Coverage of the shares' intervals.
+        notes: What is left out.
+    """
+
+    quantity: str
+    batch_sizes: tuple[int, ...]
+    points: pd.DataFrame
+    shares: tuple[UpdatesShare, ...]
+    confidence: float
+    notes: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """The finding: what matching updates does to the variance between batch sizes."""
+        known = [share for share in self.shares if math.isfinite(share.share)]
+        if not known:
+            return f"{quantity_name(self.quantity).capitalize()} against epochs and against updates"
+        return share_sentence(known[0], self.confidence)
+
+
+def share_sentence(found: UpdatesShare, confidence: float) -> str:
+    """Says what matching updates instead of epochs does to the variance between batch sizes.
+
+    Args:
+        found: With a finite share: positive shrinks the variance, negative makes it grow.
+        confidence: Coverage of its interval.
+    """
+    where = f"In {_stage_name(found.stage)}, m" if found.stage else "M"
+    sure = ""
+    if math.isfinite(found.low):
+        sure = f" ({interval(found.low, found.high, confidence, 'percent')})"
+    if found.share >= 0:
+        effect = f"removes {percent(found.share)} of the variance between batch sizes"
+    else:
+        effect = f"makes the variance between batch sizes {percent(-found.share)} larger"
+    return f"{where}atching updates instead of epochs {effect}{sure}"
+
+
+def updates_info(history: pd.DataFrame, analysis: Analysis) -> UpdatesInfo | None:
+    """Numbers of the figure; None where the history has no column ``updates``."""
+    quantity = analysis.facts.metric
+    if "updates" not in history.columns:
+        return None
+    measure: Measure = "accuracy" if quantity == "val_accuracy" else "loss"
+    points = curve_points(history, measure)
+    points = points[points["part"] == "validation"].drop(columns="part")
+    points["stage"] = history["stage"].to_numpy() if "stage" in history.columns else ""
+    points["updates"] = _stage_updates(history, points)
+    grouped = points.groupby(["stage", "batch_size", "epoch"], sort=False)
+    means = grouped.agg(updates=("updates", "mean"), value=("value", "mean"), replicates=("value", "count"))
+    drawn, thinned = thin_epochs(means.reset_index(), points["batch_size"].nunique())
+    stages = set(drawn["stage"])
+    return UpdatesInfo(
+        quantity=quantity,
+        batch_sizes=analysis.facts.batch_sizes,
+        points=drawn,
+        shares=tuple(share for share in analysis.updates_share if share.stage in stages),
+        confidence=analysis.facts.confidence,
+        notes=tuple(note for note in (diverged_note(points), thinned) if note),
+    )
+
+
+def updates_chart(info: UpdatesInfo) -> alt.ConcatChart:
+    """A row of two panels for each stage: against epochs, against updates."""
+    measure = "accuracy" if info.quantity == "val_accuracy" else "loss"
+    domain = value_domain(info.points["value"], measure)
+    panels = []
+    for share in info.shares:
+        here = alt.FieldEqualPredicate(field="stage", equal=share.stage)
+        base = (
+            alt.Chart()
+            .transform_filter(here)
+            .encode(
+                y=value_axis("value", quantity_name(info.quantity).capitalize(), domain),
+                color=batch_size_colour(info.batch_sizes),
+            )
+        )
+        title = _stage_name(share.stage).capitalize() or "All epochs"
+        explained = f": {percent(share.share)} explained" if math.isfinite(share.share) else ""
+        drawn = info.points[info.points["stage"] == share.stage]
+        limits = int(drawn["epoch"].min()) - 1, int(drawn["epoch"].max())
+        by_epochs = alt.layer(*_line(base.encode(x=epoch_axis(limits)))).properties(
+            title=f"{title}, by epochs"
+        )
+        by_updates = alt.layer(*_line(base.encode(x=_updates_axis(drawn))))
+        panels += [by_epochs, by_updates.properties(title=f"{title}, by updates{explained}")]
+    sized = [panel.properties(width=PANELS.width, height=230) for panel in panels]
+    return alt.concat(*sized, data=inline(info.points), columns=PANELS.columns, spacing=24)
+
+
+def updates_figure(info: UpdatesInfo) -> Figure:
+    """Validation against epochs and updates with its finding."""
+    return Figure(
+        key="epochs-and-updates",
+        title=info.title,
+        caption="Means over replicates. Where curves that lie apart against epochs coincide against "
+        "updates, it is the number of updates that sets them apart.",
+        notes=info.notes,
+        chart=updates_chart(info),
+        panels=PANELS,
+    )
+
+
+def _line(base: alt.Chart) -> list[alt.Chart]:
+    tooltip = hover_points(base, ("stage", "batch_size", "epoch", "updates", "value", "replicates"))
+    return [base.mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=22)), tooltip]
+
+
+def _updates_axis(points: pd.DataFrame) -> alt.X:
+    positive = points.loc[points["updates"] > 0, "updates"]
+    low, high = (float(positive.min()), float(positive.max())) if len(positive) else (1.0, 10.0)
+    domain = [low / 1.15, max(high, low) * 1.15]
+    return alt.X(
+        "updates:Q",
+        title="Updates since the stage's start (log scale)",
+        scale=alt.Scale(type="log", domain=domain, nice=False),
+        axis=alt.Axis(format=",d", values=_one_two_five(*domain), labelOverlap=True),
+    )
+
+
+def _one_two_five(low: float, high: float) -> list[int]:
+    """The numbers 1, 2 and 5 times a power of ten that lie between two limits."""
+    powers = range(math.floor(math.log10(max(low, 1))), math.ceil(math.log10(high)) + 1)
+    return [step * 10**power for power in powers for step in (1, 2, 5) if low <= step * 10**power <= high]
+
+
+def _stage_updates(history: pd.DataFrame, points: pd.DataFrame) -> pd.Series:
+    """Updates counted from the stage's start: less those of the trial's earlier stages."""
+    keys = ["batch_size", "replicate", "stage"]
+    table = points.assign(updates=history["updates"].to_numpy()).sort_values("epoch", kind="stable")
+    trial = table.groupby(keys[:2], sort=False)
+    before = trial["updates"].shift(fill_value=0)
+    starts = table.groupby(keys, sort=False)["epoch"].transform("min") == table["epoch"]
+    offset = before.where(starts).groupby([table[key] for key in keys], sort=False).transform("max")
+    return (table["updates"] - offset).reindex(points.index).astype(np.int64)
+
+
+def _stage_name(stage: str) -> str:
+    return stage.replace("_", " ")

@@ -1,0 +1,14 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import batchscope
+from batchscope.history import read_history
+
+
+@pytest.fixture(scope="session")
+def published() -> pd.DataFrame:
+    return read_history(Path(batchscope.__file__).parent / "published" / "published_2019.csv")
