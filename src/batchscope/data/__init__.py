@@ -1,0 +1,23 @@
+"""Images and labels from anywhere, as arrays."""
+
+from batchscope.data.competition import fetch_competition
+from batchscope.data.dataset import BadImage, Dataset
+from batchscope.data.kaggle_writer import write_kaggle_layout
+from batchscope.data.loading import load_dataset
+from batchscope.data.prepared import TrainingData
+from batchscope.data.resize import resize
+from batchscope.data.split import Split, split_dataset
+from batchscope.data.synthetic import generate_cacti
+
+__all__ = [
+    "BadImage",
+    "Dataset",
+    "Split",
+    "TrainingData",
+    "fetch_competition",
+    "generate_cacti",
+    "load_dataset",
+    "resize",
+    "split_dataset",
+    "write_kaggle_layout",
+]

@@ -1,0 +1,208 @@
+"""Where the bytes of images lie: in a folder, or in a zip archive that is never unpacked to disk."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import struct
+import threading
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from batchscope.data.problems import UnusableImageError, first_ten
+from batchscope.errors import DataError
+
+__all__ = ["LARGEST_FILE", "FolderImages", "ImageFiles", "ZipImages", "is_clutter"]
+
+LARGEST_FILE = 64 * 2**20
+"""Bytes that one image file may have, unpacked."""
+
+_CLUTTER = ("__MACOSX", "Thumbs.db", "desktop.ini")
+_DRIVE = re.compile(r"^[A-Za-z]:")
+_ENCRYPTED = 0x1
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    OSError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    OverflowError,
+    IndexError,
+)
+
+
+class ImageFiles(Protocol):
+    """Image files by name. Reading is safe from several threads."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them: paths with ``/``, without the ``train`` folders that they lie in."""
+
+    def read(self, name: str) -> bytes:
+        """The content of one.
+
+        Raises:
+            UnusableImageError: It cannot be read, or is too large.
+        """
+
+    def close(self) -> None:
+        """Lets go of the archive."""
+
+
+class FolderImages:
+    """The files of a folder and its subfolders; links to folders are not followed.
+
+    Args:
+        folder: The folder.
+        wrapper: Name of folders that do not count as a part of names, as ``train`` in
+            ``train/train/1.jpg``.
+
+    Raises:
+        DataError: The folder cannot be listed, or two files come to the same name.
+    """
+
+    def __init__(self, folder: Path, wrapper: str = "") -> None:
+        found = [(_unwrapped(path.relative_to(folder).as_posix(), wrapper), path) for path in _walk(folder)]
+        self._files = dict(sorted(found))
+        if twice := _repeated(name for name, _ in found):
+            raise DataError(f"{folder}: each image must lie there once, but twice lie {first_ten(twice)}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """See `ImageFiles`."""
+        return tuple(self._files)
+
+    def read(self, name: str) -> bytes:
+        """See `ImageFiles`."""
+        path = self._files[name]
+        try:
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):
+                raise UnusableImageError("must be a regular file, but is a device, pipe or folder")
+            _check_size(status.st_size)
+            return path.read_bytes()
+        except OSError as error:
+            raise UnusableImageError(f"cannot be read: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Does nothing: no file stays open."""
+
+
+class ZipImages:
+    """The members of a zip archive.
+
+    Args:
+        path: The archive.
+        wrapper: As for `FolderImages`.
+
+    Raises:
+        DataError: It is no archive, or has members that cannot be trusted or told apart: absolute
+            names, names with ``..``, links, encrypted or oversized members, names that occur
+            twice, unknown compression. They are named.
+    """
+
+    def __init__(self, path: Path, wrapper: str = "") -> None:
+        self._lock = threading.Lock()
+        try:
+            self._archive = zipfile.ZipFile(path)
+        except (*_ZIP_ERRORS, NotImplementedError) as error:
+            raise DataError(f"{path}: must be a zip archive, but cannot be read as one: {error}") from error
+        try:
+            self._members = _trusted_members(path, self._archive.infolist(), wrapper)
+        except DataError:
+            self._archive.close()
+            raise
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """See `ImageFiles`."""
+        return tuple(self._members)
+
+    def read(self, name: str) -> bytes:
+        """See `ImageFiles`."""
+        member = self._members[name]
+        try:
+            # The lock: zipfile counts its users without one. The size: a member that unpacks to more
+            # than it declares is cut there, and then fails its checksum.
+            with self._lock, self._archive.open(member) as file:
+                return file.read(member.file_size)
+        except (*_ZIP_ERRORS, NotImplementedError) as error:
+            raise UnusableImageError(f"cannot be unpacked: {error}") from error
+
+    def close(self) -> None:
+        """See `ImageFiles`."""
+        self._archive.close()
+
+
+def is_clutter(name: str) -> bool:
+    """Whether operating systems leave files or folders of this name about: ``.DS_Store`` and the like."""
+    return name.startswith(".") or name in _CLUTTER
+
+
+def _walk(folder: Path) -> Iterable[Path]:
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{error.filename}: the folder cannot be listed: {error.strerror}") from error
+
+    for parent, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = sorted(name for name in folders if not is_clutter(name))
+        yield from (Path(parent, name) for name in files if not is_clutter(name))
+
+
+def _unwrapped(name: str, wrapper: str) -> str:
+    prefix = f"{wrapper}/"
+    while wrapper and name.startswith(prefix):
+        name = name.removeprefix(prefix)
+    return name
+
+
+def _check_size(size: int) -> None:
+    if size > LARGEST_FILE:
+        raise UnusableImageError(f"a file must have at most {LARGEST_FILE:,} bytes, but it has {size:,}")
+
+
+def _trusted_members(
+    path: Path, infos: Iterable[zipfile.ZipInfo], wrapper: str
+) -> dict[str, zipfile.ZipInfo]:
+    """Members by name, sorted; folders and clutter left out."""
+    named = [(info.filename.replace("\\", "/"), info) for info in infos]
+    files = [(name, info) for name, info in named if not name.endswith("/") and not _has_clutter(name)]
+    problems = [f"{info.filename!r}: {fault}" for name, info in files if (fault := _fault(name, info))]
+    members = [(_unwrapped(PurePosixPath(name).as_posix(), wrapper), info) for name, info in files]
+    problems += [f"{name!r}: must occur once" for name in _repeated(name for name, _ in members)]
+    if problems:
+        head = f"{path}: {len(problems):,} members of the archive cannot be trusted; make it anew without"
+        raise DataError(f"{head}\n  {first_ten(problems, between=chr(10) + '  ')}")
+    return dict(sorted(members, key=lambda member: member[0]))
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+    return [name for name, count in Counter(names).items() if count > 1]
+
+
+def _has_clutter(name: str) -> bool:
+    return any(is_clutter(part) for part in PurePosixPath(name).parts if part != "..")
+
+
+def _fault(name: str, info: zipfile.ZipInfo) -> str | None:
+    """What makes a member untrustworthy, if anything."""
+    rules = (
+        (not name, "must have a name"),
+        (name.startswith("/") or _DRIVE.match(name), "names must be relative"),
+        (".." in name.split("/"), "names must not contain '..'"),
+        (stat.S_ISLNK(info.external_attr >> 16), "must be a file, but is a link"),
+        (info.flag_bits & _ENCRYPTED, "must not be encrypted"),
+        (info.compress_type not in _METHODS, f"must be stored or deflated, not method {info.compress_type}"),
+        (
+            info.file_size > LARGEST_FILE,
+            f"must unpack to at most {LARGEST_FILE:,} bytes, but has {info.file_size:,}",
+        ),
+    )
+    return next((rule for broken, rule in rules if broken), None)

@@ -1,0 +1,169 @@
+"""The table of labels: a CSV file with a column of ids and a column of labels."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from batchscope.data.problems import first_ten, tell_problems
+from batchscope.errors import DataError
+
+__all__ = ["LabelTable", "classes_of", "read_label_table"]
+
+_SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
+_MISSING = ("", "nan", "na", "n/a", "null")
+_FIRST_ROW = 2
+_LONGEST_HEADER = 10_000
+
+
+@dataclass(frozen=True, eq=False)
+class LabelTable:
+    """Ids and labels as a table gives them.
+
+    Attributes:
+        ids: Each once, in the order of the table.
+        labels: Index into `classes`, int64 of shape (n,).
+        classes: ``("0", "1")``, or the label words, sorted.
+    """
+
+    ids: tuple[str, ...]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+
+
+def read_label_table(path: Path) -> LabelTable:
+    """Reads a table of labels.
+
+    The table is UTF-8 (a byte order mark is allowed), separated by commas, semicolons or tabs as
+    its header shows, and has two columns. The column named ``id`` in any case holds the ids; where
+    there is none, the first one does. Labels are all 0 or 1, or all words.
+
+    Args:
+        path: The CSV file.
+
+    Raises:
+        DataError: With everything that is wrong with the table.
+    """
+    table = _read(path)
+    ids, words = table.iloc[:, 0].str.strip(), table.iloc[:, 1].str.strip()
+    problems = [*_id_problems(ids), *_label_problems(ids, words)]
+    if len(table) == 0:
+        problems = ["the table must have at least one row below its header"]
+    if problems:
+        raise DataError(tell_problems(str(path), problems))
+    classes = classes_of(path, words.unique().tolist())
+    numbers = pd.Categorical(words, categories=list(classes)).codes.astype(np.int64)
+    return LabelTable(tuple(ids.tolist()), numbers, classes)
+
+
+def classes_of(source: Path, words: list[str]) -> tuple[str, ...]:
+    """Puts the classes in order.
+
+    Args:
+        source: Names the data in messages.
+        words: The labels that occur, each once.
+
+    Raises:
+        DataError: Fewer than two, or two that differ in case only.
+    """
+    if len(words) < 2:
+        raise DataError(f"{source}: there must be at least two classes, but got {first_ten(words) or 'none'}")
+    folded: dict[str, str] = {}
+    for word in words:
+        other = folded.setdefault(word.casefold(), word)
+        if other != word:
+            raise DataError(f"{source}: classes must differ in more than case, but got {other!r}, {word!r}")
+    return tuple(sorted(words))
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """Reads both columns as text, the ids first."""
+    try:
+        separator, names = _header(path)
+        table = pd.read_csv(
+            path,
+            sep=separator,
+            header=0,
+            dtype=str,
+            keep_default_na=False,
+            encoding="utf-8-sig",
+            skip_blank_lines=True,
+        )
+    except UnicodeError as error:
+        raise DataError(f"{path}: the table must be UTF-8, but is not: {error}") from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error, ValueError) as error:
+        raise DataError(f"{path}: the table cannot be read as CSV: {str(error).strip()}") from error
+    except OSError as error:
+        raise DataError(f"{path}: the table cannot be read: {error.strerror}") from error
+    if not isinstance(table.index, pd.RangeIndex):
+        raise DataError(f"{path}: rows must have two fields like the header, but have more")
+    table = table.fillna("")
+    return table.iloc[:, [1, 0]] if names[1].casefold() == "id" else table
+
+
+def _header(path: Path) -> tuple[str, list[str]]:
+    """The separator and the names of the two columns, from the first line."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        line = file.readline(_LONGEST_HEADER)
+    found = [separator for separator in _SEPARATORS if separator in line]
+    if len(found) != 1:
+        wanted = ", ".join(_SEPARATORS.values())
+        raise DataError(
+            f"{path}: the first line must name two columns, separated by one of {wanted}, but is "
+            f"{line.strip()[:100]!r}"
+        )
+    names = [name.strip() for name in next(csv.reader([line], delimiter=found[0]))]
+    if len(names) != 2 or "" in names or names[0].casefold() == names[1].casefold():
+        raise DataError(
+            f"{path}: the table must have two different named columns, ids and labels, but has {len(names)}: "
+            f"{first_ten([repr(name) for name in names])}; keep those two"
+        )
+    if names[1] in ("0", "1") or names[0] in ("0", "1"):
+        raise DataError(f"{path}: the first line must name the columns, such as id,label, but is {names}")
+    return found[0], names
+
+
+def _id_problems(ids: pd.Series) -> list[str]:
+    problems = []
+    if (empty := int((ids == "").sum())) > 0:
+        rows = (np.flatnonzero(ids == "") + _FIRST_ROW).astype(str).tolist()
+        problems.append(f"each row must have an id, but {empty:,} have none (row {first_ten(rows)})")
+    twice = ids[(ids != "") & ids.duplicated()].unique().tolist()
+    if twice:
+        problems.append(f"each id must occur once, but {len(twice):,} occur more often: {first_ten(twice)}")
+    return problems
+
+
+def _label_problems(ids: pd.Series, words: pd.Series) -> list[str]:
+    """Labels that are missing, or numbers other than 0 and 1, or words beside numbers."""
+    missing = words.str.casefold().isin(_MISSING)
+    binary = words.isin(("0", "1"))
+    number = pd.to_numeric(words, errors="coerce").notna() & ~missing
+    problems = []
+    if missing.any():
+        problems.append(f"each id must have a label, but {missing.sum():,} have none: {_some(ids, missing)}")
+    odd = number & ~binary
+    if odd.any():
+        problems.append(
+            f"labels must be 0 or 1, or words, but {odd.sum():,} are other numbers: {_some(ids, odd, words)}"
+        )
+    word = ~number & ~missing
+    if word.any() and number.any():
+        problems.append(
+            f"labels must be all 0 or 1, or all words, but {word.sum():,} of {len(words):,} are words: "
+            f"{_some(ids, word, words)}"
+        )
+    return problems
+
+
+def _some(ids: pd.Series, where: pd.Series, words: pd.Series | None = None) -> str:
+    """The first ten of the ids, with their labels."""
+    names = ids[where].tolist()
+    if words is not None:
+        names = [f"{name}: {word!r}" for name, word in zip(names, words[where], strict=True)]
+    return first_ten(names)

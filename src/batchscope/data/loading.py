@@ -1,0 +1,124 @@
+"""From a study's description of its data to a dataset in memory."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from batchscope.data.class_folders import class_folders_in, list_class_folders
+from batchscope.data.dataset import BadImage, Dataset
+from batchscope.data.decode import decode_all
+from batchscope.data.kaggle_layout import TABLE, list_kaggle_layout
+from batchscope.data.listing import Listing
+from batchscope.data.problems import tell_bad_images
+from batchscope.data.resize import check_interpolation
+from batchscope.data.split import stratified_subset
+from batchscope.data.synthetic import SYNTHETIC, draw_cacti, synthetic_labels
+from batchscope.errors import DataError
+from batchscope.spec import DataSpec
+
+__all__ = ["load_dataset"]
+
+_LAYOUTS = f"{TABLE} with train.zip or train/, or a folder per class with images, or the name {SYNTHETIC!r}"
+
+
+def load_dataset(spec: DataSpec, image_size: int, interpolation: str) -> Dataset:
+    """Loads the images and labels that a study names, each image decoded once.
+
+    A limit is taken before decoding: then only the chosen images are examined, while ids and files
+    are matched for all. Images left out as bad are not replaced by others.
+
+    Args:
+        spec: Where the images come from, the limit, its seed, and whether to skip bad images.
+        image_size: Height and width in pixels that the network sees. Images that all have one
+            size, no larger than this, keep it; otherwise each is brought to this size squared.
+        interpolation: ``nearest`` or ``bilinear``.
+
+    Returns:
+        The dataset, in the order of the table or of class and name.
+
+    Raises:
+        DataError: The source fits no layout or several, its table is wrong, images are bad and may
+            not be skipped, a class is left without an image, or the limit exceeds the images.
+    """
+    check_interpolation(interpolation)
+    if spec.source is None:
+        raise DataError(f"the study names no data: set data.source or --data to {_LAYOUTS}")
+    if spec.source == SYNTHETIC:
+        return _load_synthetic(spec)
+    path = Path(spec.source).expanduser()
+    try:
+        listing = _list(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    with closing(listing.files):
+        return _load(listing, spec, image_size, interpolation)
+
+
+def _load_synthetic(spec: DataSpec) -> Dataset:
+    numbers = np.arange(spec.images, dtype=np.int64)
+    if spec.limit is not None:
+        numbers = stratified_subset(synthetic_labels(spec.images), spec.limit, spec.split_seed)
+    return draw_cacti(numbers)
+
+
+def _list(path: Path) -> Listing:
+    if path.is_file() and path.suffix.casefold() == ".csv":
+        return list_kaggle_layout(path)
+    if not path.is_dir():
+        what = "a file" if path.exists() else "nothing"
+        raise DataError(f"{path}: must be a folder with {_LAYOUTS}, but there is {what}")
+    table, classes = path / TABLE, class_folders_in(path)
+    if table.is_file() and len(classes) > 1:
+        raise DataError(
+            f"{path}: must hold one layout, but holds {TABLE} and {len(classes)} folders that may be "
+            f"classes; name {table} itself, or move it away"
+        )
+    if table.is_file():
+        return list_kaggle_layout(table)
+    if any(child.is_dir() for child in path.iterdir()):
+        return list_class_folders(path)
+    found = sorted(child.name for child in path.iterdir())
+    raise DataError(f"{path}: must hold {_LAYOUTS}, but holds {_some(found)}")
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join([*names[:10], *(["..."] if len(names) > 10 else [])]) or "nothing"
+
+
+def _load(listing: Listing, spec: DataSpec, image_size: int, interpolation: str) -> Dataset:
+    chosen = np.arange(len(listing.ids))
+    if spec.limit is not None and (spec.skip_bad_images or not listing.bad):
+        chosen = stratified_subset(listing.labels, spec.limit, spec.split_seed)
+    ids = [listing.ids[place] for place in chosen]
+    decoded = decode_all(ids, listing.files.read, image_size, interpolation)
+    bad = (*listing.bad, *decoded.bad)
+    if bad and not spec.skip_bad_images:
+        raise DataError(f"{spec.source}: {tell_bad_images(bad)}")
+    labels = listing.labels[chosen][decoded.kept]
+    _check_classes(labels, listing.classes, spec, bad)
+    return Dataset(
+        images=decoded.images,
+        labels=labels,
+        ids=tuple(ids[place] for place in decoded.kept),
+        classes=listing.classes,
+        source=str(spec.source),
+        skipped=bad,
+    )
+
+
+def _check_classes(
+    labels: np.ndarray[tuple[int, ...], np.dtype[np.int64]],
+    classes: tuple[str, ...],
+    spec: DataSpec,
+    bad: tuple[BadImage, ...],
+) -> None:
+    lost = [name for number, name in enumerate(classes) if not (labels == number).any()]
+    if lost:
+        skipped = f"; {tell_bad_images(bad)}" if bad else ""
+        raise DataError(
+            f"{spec.source}: each class must have an image, but of {len(labels):,} usable images none is of "
+            f"class {', '.join(lost)}{skipped}"
+        )

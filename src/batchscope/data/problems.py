@@ -1,0 +1,38 @@
+"""What is wrong with images and tables, told in one form: how many, and the first ten by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from batchscope.data.dataset import BadImage
+
+__all__ = ["UnusableImageError", "first_ten", "tell_bad_images", "tell_problems"]
+
+_SHOWN = 10
+
+
+class UnusableImageError(Exception):
+    """One image cannot be used; the message is the `BadImage.reason`. Does not leave this package."""
+
+
+def first_ten(names: Sequence[str], *, between: str = ", ") -> str:
+    """Names at most ten, and says how many more there are."""
+    more = len(names) - _SHOWN
+    shown = [*names[:_SHOWN], f"and {more:,} more"] if more > 0 else names
+    return between.join(shown)
+
+
+def tell_problems(source: str, problems: Sequence[str]) -> str:
+    """One line that counts the problems, and one for each."""
+    count = len(problems)
+    return "\n  ".join([f"{source}: {count} problem{'' if count == 1 else 's'}", *problems])
+
+
+def tell_bad_images(bad: Sequence[BadImage]) -> str:
+    """One line that counts the bad images, and one for each of the first ten."""
+    head = (
+        f"{len(bad):,} image{'' if len(bad) == 1 else 's'} cannot be used; mend or remove them, or leave "
+        "them out with --skip-bad-images (skip_bad_images = true under [data]):"
+    )
+    lines = [f"{image.id}: {image.reason}" for image in bad]
+    return f"{head}\n    {first_ten(lines, between=chr(10) + '    ')}"

@@ -1,0 +1,94 @@
+"""Stratified subsets and splits, with scikit-learn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import train_test_split
+from sklearn.utils import resample
+
+from batchscope.errors import DataError
+
+__all__ = ["Split", "split_dataset", "stratified_subset"]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Which images train and which validate.
+
+    Attributes:
+        training: Indices into the dataset, int64, in scikit-learn's shuffled order.
+        validation: Likewise, disjoint from `training`; together they are all the images.
+    """
+
+    training: NDArray[np.int64]
+    validation: NDArray[np.int64]
+
+
+def split_dataset(
+    labels: Sequence[int] | NDArray[np.int64], validation_share: float, split_seed: int
+) -> Split:
+    """Splits images so that both parts have the same share of each class.
+
+    It is scikit-learn's ``train_test_split``, which the 2019 study used, and keeps the order that
+    it gives: the order in which images stand before an epoch's own shuffling.
+
+    Args:
+        labels: Class of each image, whole numbers of shape (n,).
+        validation_share: Share held back for validation, above 0 and below 1.
+        split_seed: Seed of the shuffling, 0 to 2**32 - 1.
+
+    Raises:
+        DataError: A class has too few images to be in both parts.
+    """
+    labels = np.asarray(labels, dtype=np.int64)
+    indices = np.arange(len(labels))
+    try:
+        training, validation = train_test_split(
+            indices, test_size=validation_share, random_state=split_seed, stratify=labels
+        )
+    except ValueError as error:
+        raise DataError(_too_small(labels, validation_share)) from error
+    split = Split(training.astype(np.int64), validation.astype(np.int64))
+    everything = set(np.unique(labels))
+    if any(set(np.unique(labels[part])) != everything for part in (split.training, split.validation)):
+        raise DataError(_too_small(labels, validation_share))
+    return split
+
+
+def stratified_subset(labels: NDArray[np.int64], limit: int, split_seed: int) -> NDArray[np.int64]:
+    """Chooses images so that each class keeps its share, as near as whole numbers allow.
+
+    Args:
+        labels: Class of each image, int64 of shape (n,).
+        limit: How many to choose.
+        split_seed: Seed of the choice, 0 to 2**32 - 1.
+
+    Returns:
+        Indices in ascending order, int64 of shape (limit,).
+
+    Raises:
+        DataError: There are fewer images than that.
+    """
+    if limit > len(labels):
+        raise DataError(
+            f"the limit must not exceed the number of images, but got limit = {limit:,} of {len(labels):,} "
+            "images; lower it or leave it out"
+        )
+    indices = np.arange(len(labels), dtype=np.int64)
+    chosen = resample(indices, replace=False, n_samples=limit, random_state=split_seed, stratify=labels)
+    return np.sort(chosen)
+
+
+def _too_small(labels: NDArray[np.int64], validation_share: float) -> str:
+    counts = ", ".join(
+        f"{label}: {count:,}" for label, count in zip(*np.unique(labels, return_counts=True), strict=True)
+    )
+    return (
+        "each class must be in the training and in the validation part, but with validation_share = "
+        f"{validation_share} some class has too few images (images per class {counts or 'none'}); add "
+        "images, raise the limit or change the share"
+    )
