@@ -1,0 +1,18 @@
+"""What a history says: pure functions, a history in, frozen results out. Nothing here draws."""
+
+from batchscope.analysis.analyze import analyze
+from batchscope.analysis.encode import to_dict, to_json
+from batchscope.analysis.results import Analysis, Sentence
+from batchscope.analysis.settings import RecipeFacts, Settings
+from batchscope.analysis.source import load_source
+
+__all__ = [
+    "Analysis",
+    "RecipeFacts",
+    "Sentence",
+    "Settings",
+    "analyze",
+    "load_source",
+    "to_dict",
+    "to_json",
+]

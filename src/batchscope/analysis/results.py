@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from batchscope.analysis.words import Figure, Sentence
+
 __all__ = [
     "Analysis",
     "Choice",
@@ -27,24 +29,6 @@ __all__ = [
     "Trend",
     "UpdatesShare",
 ]
-
-Figure = float | int | str | None
-
-
-@dataclass(frozen=True)
-class Sentence:
-    """Something said in words, with the rule that said it and its figures.
-
-    Attributes:
-        rule: Stable snake_case name of the rule that drew the sentence.
-        text: One or two sentences for a practitioner; every number in it is among the figures,
-            rounded.
-        figures: (name, value) pairs, unrounded.
-    """
-
-    rule: str
-    text: str
-    figures: tuple[tuple[str, Figure], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,8 +58,7 @@ class StudyFacts:
         n_trials: Number of (batch size, replicate) pairs that have at least one row.
         stages: In the order of training.
         last_epoch: The longest trial's last epoch; the end of the study.
-        learning_rate_retuned: Whether each batch size had a learning rate of its own; None where
-            neither the history nor the recipe tells.
+        learning_rate_retuned: Whether each batch size had its own; None where nothing tells.
         margin: Differences of the metric (and of the gap) below it do not matter in practice.
         confidence: Coverage of all intervals, for example 0.95.
         resamples: Number of bootstrap resamples.
@@ -104,8 +87,8 @@ class Estimate:
         n: Number of finite values that the figures rest on.
         mean: NaN where n is 0.
         sd: Standard deviation between replicates (n - 1 in the denominator); NaN below n = 2.
-        low: Lower end of the interval of the mean; NaN below n = 2.
-        high: Upper end of the interval of the mean; NaN below n = 2.
+        low: Lower end of the interval of the mean; NaN below n = 2, as is its upper end.
+        high: Upper end.
     """
 
     n: int
@@ -117,17 +100,15 @@ class Estimate:
 
 @dataclass(frozen=True)
 class SummaryRow:
-    """One batch size at one epoch.
+    """One batch size at one epoch; n_trials = n_diverged + n_missing + those with finite figures.
 
     Attributes:
         epoch: Counted on through the stages.
-        stage: The stage that this epoch belongs to at this batch size; None where no trial of
-            the batch size reaches the epoch.
+        stage: That the epoch belongs to; None where no trial of the batch size reaches it.
         batch_size: Examples per update.
-        n_trials: Trials of this batch size in the history;
-            n_trials = n_diverged + n_missing + trials with finite figures.
-        n_diverged: Trials that have a NaN or infinite loss or accuracy at this epoch, or ended with
-            one before it. They are counted here and left out of the estimates.
+        n_trials: Trials of this batch size in the history.
+        n_diverged: Trials with a NaN or infinite loss or accuracy at this epoch, or that ended with
+            one before it; they are left out of the estimates.
         n_missing: Trials that ended before this epoch without having diverged.
         train_accuracy: None where the history has no such column; likewise below.
         val_accuracy: At the epoch's end.
@@ -160,8 +141,8 @@ class Comparison:
         reference: The smallest batch size of the study.
         n_pairs: Replicates with finite values at both.
         difference: Mean over pairs of (value at batch_size - value at reference).
-        low: Lower end of the t-interval of the difference; NaN below two pairs.
-        high: Upper end of the t-interval of the difference; NaN below two pairs.
+        low: Lower end of the t-interval of the difference; NaN below two pairs, as is its upper end.
+        high: Upper end.
         p: Two-sided paired t-test; NaN where it does not exist.
         p_holm: Holm-corrected over the batch sizes of this quantity.
         reason: Why figures are missing; None where none is.
@@ -187,14 +168,14 @@ class Trend:
     Attributes:
         quantity: ``val_accuracy``, ``val_loss`` or ``gap``.
         epoch: At which the batch sizes are ranked.
-        direction: What is tested: the quantity is ``decreasing`` or ``increasing`` with batch
-            size. It is fixed in advance (accuracy falls, loss and gap rise).
+        direction: What is tested, fixed in advance: ``decreasing`` with batch size (accuracy) or
+            ``increasing`` (loss and gap).
         n_replicates: Replicates with finite values at every batch size; only these are used.
         n_left_out: Replicates left out because a batch size lacks a finite value.
         statistic: Page's L; NaN where it does not exist.
         p: One-sided.
         method: ``exact`` or ``asymptotic``; None where there is no test.
-        reason: Why there is no test; None where there is.
+        reason: Why there is none; else None.
     """
 
     quantity: str
@@ -256,11 +237,9 @@ class UpdatesShare:
         quantity: ``val_accuracy`` or ``val_loss``.
         share: 1 - variance_at_matched_updates / variance_at_matched_epochs. It may be negative.
         low: Lower end of the bootstrap interval over replicates; NaN where there is none.
-        high: Upper end of the bootstrap interval over replicates; NaN where there is none.
-        variance_at_matched_epochs: Variance between batch sizes of the metric's mean over
-            replicates, averaged over epochs.
-        variance_at_matched_updates: The same at equal numbers of updates, averaged over a grid
-            that is even in log updates.
+        high: Its upper end.
+        variance_at_matched_epochs: Between batch sizes, of means over replicates, averaged over epochs.
+        variance_at_matched_updates: The same at equal updates, averaged over a grid even in log updates.
         n_epochs: Number of epochs averaged over.
         updates_from: First number of updates of the grid, counted from the stage's start.
         updates_to: Last number of updates of the grid, counted from the stage's start.
@@ -321,8 +300,7 @@ class Exchangeability:
         stage: As in the history; empty where it has no stage column.
         quantity: ``train_accuracy`` or ``train_loss``; None where the history has neither.
         n_tested: Trials that took part.
-        n_left_out: Trials of the stage that could not: diverged, too short, or of a batch size
-            with fewer than three replicates.
+        n_left_out: Trials that could not: diverged, too short, or fewer than three a batch size.
         n_flagged: Number of flags raised in this stage.
         false_alarm_rate: Chance of any flag in this stage when all replicates are alike.
         reason: Why nothing was tested; None where something was.
@@ -372,9 +350,7 @@ class Recommendation:
             trial diverged, ascending.
         choices: The cheapest of them by each cost that the history has. Where the status is
             ``cannot_tell`` they describe these data and are no advice.
-        reasons: Why these data cannot tell; each rule is one of ``one_batch_size``,
-            ``no_finite_value``, ``too_few_replicates``, ``interval_wider_than_margin``,
-            ``learning_rate_not_retuned``, ``still_rising``.
+        reasons: Why these data cannot tell, by the rules of `batchscope.analysis.recommendation`.
     """
 
     status: str
@@ -417,3 +393,8 @@ class Analysis:
     recommendation: Recommendation
     verdict: tuple[Sentence, ...]
     notes: tuple[Sentence, ...]
+
+    @property
+    def final(self) -> tuple[SummaryRow, ...]:
+        """The summary's rows at the last epoch, by batch size."""
+        return tuple(row for row in self.summary if row.epoch == self.facts.last_epoch)

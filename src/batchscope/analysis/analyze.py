@@ -1,0 +1,105 @@
+"""One call from a history to everything that it says."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+
+from batchscope.analysis.comparisons import compare_with_smallest, page_trend, replicate_spread
+from batchscope.analysis.exchangeability import check_exchangeability
+from batchscope.analysis.learning_rate import learning_rate_retuned
+from batchscope.analysis.notes import draw_notes
+from batchscope.analysis.panel import Panel, build_panel
+from batchscope.analysis.recommendation import recommend
+from batchscope.analysis.results import Analysis, StageSpan, StudyFacts
+from batchscope.analysis.settings import VALIDATION_METRICS, RecipeFacts, Settings
+from batchscope.analysis.summary import summarize
+from batchscope.analysis.updates_share import updates_shares
+from batchscope.analysis.verdict import draw_verdict
+from batchscope.errors import HistoryError
+from batchscope.history import check_history, require_columns
+
+__all__ = ["analyze"]
+
+
+def analyze(
+    history: pd.DataFrame, settings: Settings | None = None, recipe: RecipeFacts | None = None
+) -> Analysis:
+    """Analyses one study's history.
+
+    Args:
+        history: Rows of (trial, epoch) in any order, of one study and with one trial for each
+            batch size and replicate; see `batchscope.history`.
+        settings: Margin, confidence and the like; None for the defaults.
+        recipe: What is known beyond the history; None for nothing.
+
+    Returns:
+        Summary, comparisons, shares, flags, recommendation and verdict. What the history cannot
+        give is NaN or None there, with a reason or a note.
+
+    Raises:
+        HistoryError: The history breaks its contract, has no validation metric, or holds several
+            studies or several trials for one batch size and replicate.
+    """
+    settings = settings or Settings()
+    panel = build_panel(check_history(history))
+    metric = _metric(history, settings.metric)
+    quantities = (metric, "gap") if "gap" in panel.metrics else (metric,)
+    retuned = learning_rate_retuned(panel, recipe)
+    checks, flags = check_exchangeability(panel)
+    analysis = Analysis(
+        facts=_facts(panel, metric, settings, retuned),
+        summary=summarize(panel, settings),
+        comparisons=tuple(
+            comparison
+            for quantity in quantities
+            for comparison in compare_with_smallest(panel, quantity, settings.confidence)
+        ),
+        trend=tuple(page_trend(panel, quantity) for quantity in quantities),
+        updates_share=updates_shares(panel, metric, settings),
+        spread=replicate_spread(panel, metric),
+        exchangeability=checks,
+        flags=flags,
+        recommendation=recommend(panel, metric, settings, retuned=retuned),
+        verdict=(),
+        notes=(),
+    )
+    return dataclasses.replace(
+        analysis, verdict=draw_verdict(analysis), notes=draw_notes(analysis, panel, settings)
+    )
+
+
+def _metric(history: pd.DataFrame, chosen: str | None) -> str:
+    if chosen is not None:
+        require_columns(history, (chosen,), "the analysis")
+        return chosen
+    for name in VALIDATION_METRICS:
+        if name in history.columns:
+            return name
+    raise HistoryError(
+        f"the analysis needs the column {' or '.join(VALIDATION_METRICS)}, but this history has neither"
+    )
+
+
+def _facts(panel: Panel, metric: str, settings: Settings, retuned: bool | None) -> StudyFacts:
+    return StudyFacts(
+        study=panel.study,
+        metric=metric,
+        batch_sizes=tuple(panel.batch_sizes.tolist()),
+        replicates=tuple(panel.replicates.tolist()),
+        n_trials=int(panel.recorded.any(axis=2).sum()),
+        stages=tuple(_span(panel, position, name) for position, name in enumerate(panel.stages)),
+        last_epoch=int(panel.epochs[-1]),
+        learning_rate_retuned=retuned,
+        margin=settings.margin,
+        confidence=settings.confidence,
+        resamples=settings.resamples,
+        seed=settings.seed,
+    )
+
+
+def _span(panel: Panel, position: int, name: str) -> StageSpan:
+    epochs = panel.epochs[np.flatnonzero((panel.stage_index == position).any(axis=(0, 1)))]
+    return StageSpan(name, int(epochs[0]), int(epochs[-1]))

@@ -1,0 +1,41 @@
+"""The analysis as JSON; its keys are documented in docs/json.md and stay stable."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+from batchscope.analysis.results import Analysis
+from batchscope.analysis.words import Sentence
+
+__all__ = ["to_dict", "to_json"]
+
+
+def to_dict(analysis: Analysis) -> dict[str, Any]:
+    """The analysis as plain dicts, lists, numbers and text.
+
+    Keys are the names of the dataclasses' fields, those of `StudyFacts` at the top. NaN becomes
+    None, since JSON has none; a sentence's figures become a dict.
+    """
+    encoded = _encoded(analysis)
+    return {**encoded.pop("facts"), **encoded}
+
+
+def to_json(analysis: Analysis) -> str:
+    """The analysis as strict JSON (RFC 8259: no NaN, no infinity), indented, ending in a newline."""
+    return json.dumps(to_dict(analysis), allow_nan=False, indent=2, ensure_ascii=False) + "\n"
+
+
+def _encoded(value: Any) -> Any:
+    if isinstance(value, Sentence):
+        figures = {name: _encoded(figure) for name, figure in value.figures}
+        return {"rule": value.rule, "text": value.text, "figures": figures}
+    if dataclasses.is_dataclass(value):
+        return {field.name: _encoded(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, tuple):
+        return [_encoded(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

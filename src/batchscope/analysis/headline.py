@@ -1,0 +1,234 @@
+"""The verdict's first sentence: is there a gap, and does it follow the number of updates?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from batchscope.analysis.results import Analysis, Comparison, Estimate, Figure, Sentence, UpdatesShare
+from batchscope.analysis.words import interval, number, percent, quantity_name
+
+__all__ = ["MOST", "WIDE", "headline", "headline_share", "share_clause"]
+
+# The number of updates explains a difference if it explains more than half of its variance.
+MOST = 0.5
+# A share whose interval covers more than half of the way from nothing to all is known roughly.
+WIDE = 0.5
+
+
+@dataclass(frozen=True)
+class _Effect:
+    """What a larger batch size does to the gap, or to the metric where there is no gap.
+
+    Attributes:
+        quantity: ``gap``, ``val_accuracy`` or ``val_loss``.
+        epoch: At which it is measured.
+        smaller: The smallest batch size with a finite mean.
+        larger: The largest one.
+        at_smaller: Mean over replicates.
+        at_larger: Mean over replicates.
+        harm: By how much the quantity is worse at the larger batch size; negative if it is better.
+        low: Lower end of the paired interval of the harm; NaN where there is none, as is its upper end.
+        high: Upper end.
+    """
+
+    quantity: str
+    epoch: int
+    smaller: int
+    larger: int
+    at_smaller: float
+    at_larger: float
+    harm: float
+    low: float
+    high: float
+
+    @property
+    def figures(self) -> tuple[tuple[str, Figure], ...]:
+        return (
+            ("epoch", self.epoch),
+            ("smaller_batch_size", self.smaller),
+            ("larger_batch_size", self.larger),
+            (f"{self.quantity}_at_smaller", self.at_smaller),
+            (f"{self.quantity}_at_larger", self.at_larger),
+        )
+
+    @property
+    def clause(self) -> str:
+        return (
+            f"the {quantity_name(self.quantity)} at epoch {self.epoch} is {number(self.at_smaller)} at batch "
+            f"size {self.smaller} and {number(self.at_larger)} at batch size {self.larger}"
+        )
+
+
+def headline(analysis: Analysis) -> Sentence:
+    """Draws the first sentence from the gap, or from the metric where there is no gap.
+
+    The harm is how much worse the quantity is at the largest batch size than at the smallest (of
+    those with finite figures at the end). The share is that of `headline_share`. Rules, ``gap_``
+    or ``metric_`` in front of each name:
+
+    - ``follows_updates``: harm >= margin, share >= `MOST` and its interval above 0;
+    - ``beyond_updates``: harm >= margin, and the share's interval below `MOST`;
+    - ``may_follow_updates``: harm >= margin, and a share that is neither, or has no interval;
+    - ``grows``: harm >= margin, no share;
+    - ``steady``: harm between -margin and margin;
+    - ``shrinks``: harm <= -margin.
+
+    ``one_batch_size`` and ``nothing_finite`` where there are not two batch sizes to hold
+    against each other.
+    """
+    if len(analysis.facts.batch_sizes) == 1:
+        size = analysis.facts.batch_sizes[0]
+        text = f"There is only batch size {size}: what the batch size does cannot be seen."
+        return Sentence("one_batch_size", text, (("batch_size", size),))
+    effect = _effect(analysis)
+    if effect is None:
+        epoch = analysis.facts.last_epoch
+        text = f"Fewer than two batch sizes have finite figures at epoch {epoch}: they cannot be compared."
+        return Sentence("nothing_finite", text, (("epoch", epoch),))
+    return _sentence(effect, headline_share(analysis), analysis.facts.margin, analysis.facts.confidence)
+
+
+def headline_share(analysis: Analysis) -> UpdatesShare | None:
+    """The share of the stage in which batch sizes differ most at matched epochs; None without."""
+    known = [share for share in analysis.updates_share if math.isfinite(share.share)]
+    return max(known, key=lambda share: share.variance_at_matched_epochs, default=None)
+
+
+def share_clause(share: UpdatesShare, confidence: float) -> str:
+    """What matching the number of updates does to the variance between batch sizes, in words."""
+    where = f"in {share.stage}, " if share.stage else ""
+    bounds = (
+        f" ({interval(share.low, share.high, confidence, 'percent')})"
+        if math.isfinite(share.low)
+        else " (no interval)"
+    )
+    name = quantity_name(share.quantity)
+    if share.share < 0:
+        return (
+            f"{where}comparing batch sizes at the same number of updates instead of the same epoch makes the "
+            f"variance of {name} between them {1 - share.share:.2g} times as large (explained share "
+            f"{percent(share.share)}{bounds})"
+        )
+    return (
+        f"{where}{percent(share.share)}{bounds} of the variance of {name} between batch sizes at the "
+        "same epoch is gone at the same number of updates"
+    )
+
+
+def _effect(analysis: Analysis) -> _Effect | None:
+    rows = analysis.final
+    quantity = "gap" if rows[0].gap is not None else analysis.facts.metric
+    means = {row.batch_size: _mean(getattr(row, quantity)) for row in rows}
+    finite = [size for size, mean in means.items() if math.isfinite(mean)]
+    if len(finite) < 2:
+        return None
+    smaller, larger = finite[0], finite[-1]
+    sign = -1.0 if quantity == "val_accuracy" else 1.0
+    harm = sign * (means[larger] - means[smaller])
+    low, high = _bounds(analysis.comparisons, quantity, smaller, larger, sign)
+    return _Effect(quantity, rows[0].epoch, smaller, larger, means[smaller], means[larger], harm, low, high)
+
+
+def _mean(estimate: Estimate | None) -> float:
+    return float("nan") if estimate is None else estimate.mean
+
+
+def _bounds(
+    comparisons: tuple[Comparison, ...], quantity: str, smaller: int, larger: int, sign: float
+) -> tuple[float, float]:
+    for found in comparisons:
+        if (found.quantity, found.reference, found.batch_size) == (quantity, smaller, larger):
+            low, high = sorted((sign * found.low, sign * found.high))
+            return low, high
+    return float("nan"), float("nan")
+
+
+def _sentence(effect: _Effect, share: UpdatesShare | None, margin: float, confidence: float) -> Sentence:
+    prefix = "gap" if effect.quantity == "gap" else "metric"
+    # A difference of exactly the margin counts, whatever its last bit.
+    if abs(effect.harm) < margin * (1 - 1e-9):
+        return _steady(effect, prefix, margin, confidence)
+    if effect.harm < 0:
+        return _shrinks(effect, prefix, confidence)
+    if share is None:
+        return _grows(effect, prefix, confidence)
+    return _explained(effect, share, prefix, confidence)
+
+
+def _explained(effect: _Effect, share: UpdatesShare, prefix: str, confidence: float) -> Sentence:
+    gap = prefix == "gap"
+    subject = "a generalization gap" if gap else "harm done by larger batches"
+    if share.share >= MOST and share.low > 0:
+        rule, link = "follows_updates", "but"
+        opening = f"What looks like {subject} follows the number of updates"
+    elif share.high < MOST:
+        rule, link = "beyond_updates", "and"
+        opening = f"What looks like {subject} is for the most part not explained by the number of updates"
+    else:
+        rule, link = "may_follow_updates", "and"
+        opening = f"What looks like {subject} may follow the number of updates, but these data leave it open"
+    clause = share_clause(share, confidence)
+    figures = (
+        ("stage", share.stage),
+        ("share", share.share),
+        ("share_low", share.low),
+        ("share_high", share.high),
+    )
+    text = f"{opening}: {effect.clause}, {link} {clause}.{_width(share)}{_doubt(effect, confidence)}"
+    return Sentence(f"{prefix}_{rule}", text, (*effect.figures, *figures, *_harm(effect)))
+
+
+def _grows(effect: _Effect, prefix: str, confidence: float) -> Sentence:
+    verb = "wider" if prefix == "gap" else "worse"
+    text = (
+        f"The {quantity_name(effect.quantity)} is {verb} at larger batches, and whether the number of "
+        "updates explains it cannot be told: "
+        f"{effect.clause}.{_doubt(effect, confidence)}"
+    )
+    return Sentence(f"{prefix}_grows", text, (*effect.figures, *_harm(effect)))
+
+
+def _steady(effect: _Effect, prefix: str, margin: float, confidence: float) -> Sentence:
+    text = (
+        f"The {quantity_name(effect.quantity)} hardly changes with batch size: {effect.clause}, a difference "
+        f"of {number(abs(effect.harm))}, less than the margin of {margin:g}."
+    )
+    if effect.high >= margin:
+        text += (
+            f" With these replicates, larger batches may still be worse by as much as {number(effect.high)} "
+            f"({interval(effect.low, effect.high, confidence)})."
+        )
+    return Sentence(f"{prefix}_steady", text, (*effect.figures, *_harm(effect), ("margin", margin)))
+
+
+def _shrinks(effect: _Effect, prefix: str, confidence: float) -> Sentence:
+    verb = "narrower" if prefix == "gap" else "better"
+    text = (
+        f"The {quantity_name(effect.quantity)} is {verb} at larger batches: {effect.clause}."
+        f"{_doubt(effect, confidence)}"
+    )
+    return Sentence(f"{prefix}_shrinks", text, (*effect.figures, *_harm(effect)))
+
+
+def _harm(effect: _Effect) -> tuple[tuple[str, Figure], ...]:
+    return (("harm", effect.harm), ("harm_low", effect.low), ("harm_high", effect.high))
+
+
+def _width(share: UpdatesShare) -> str:
+    """Says so where the share is known only roughly."""
+    if share.high - share.low > WIDE:
+        return " The interval is wide; more replicates would tell how much of it."
+    return ""
+
+
+def _doubt(effect: _Effect, confidence: float) -> str:
+    """Says so where the replicates cannot tell the effect from chance."""
+    if math.isnan(effect.low):
+        return " Without more replicates, chance cannot be ruled out."
+    if effect.low <= 0 <= effect.high:
+        return (
+            " These replicates cannot tell that difference from chance "
+            f"({interval(effect.low, effect.high, confidence)})."
+        )
+    return ""

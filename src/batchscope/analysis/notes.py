@@ -1,0 +1,170 @@
+"""What a reader must know to trust the figures: what was missing, left out or thin."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from batchscope.analysis.panel import Panel
+from batchscope.analysis.results import Analysis
+from batchscope.analysis.settings import Settings
+from batchscope.analysis.words import Sentence, count, listed, quantity_name, some
+
+__all__ = ["draw_notes"]
+
+
+def draw_notes(analysis: Analysis, panel: Panel, settings: Settings) -> tuple[Sentence, ...]:
+    """Notes by rule: columns, then trials, then what could not be computed and why.
+
+    Args:
+        analysis: With everything but notes and verdict.
+        panel: The history that it rests on.
+        settings: To tell a metric that was chosen from one that was fallen back on.
+    """
+    return (
+        *_fallback(analysis, settings),
+        *_missing_columns(analysis, panel),
+        *_one_replicate(analysis),
+        *_unequal_replicates(analysis),
+        *_diverged(panel),
+        *_missing(analysis),
+        *_differing_updates(panel),
+        *_replicates_not_compared(analysis),
+        *_not_computed(analysis),
+    )
+
+
+def _fallback(analysis: Analysis, settings: Settings) -> list[Sentence]:
+    if settings.metric is not None or analysis.facts.metric == "val_accuracy":
+        return []
+    text = (
+        "The history has no column val_accuracy, so the analysis is of val_loss; the margin is in its unit."
+    )
+    return [Sentence("metric_val_loss", text)]
+
+
+def _missing_columns(analysis: Analysis, panel: Panel) -> list[Sentence]:
+    notes = []
+    if "gap" not in panel.metrics:
+        missing = [name for name in ("train_accuracy", "val_accuracy") if name not in panel.metrics]
+        text = f"The observed gap needs the column {listed(missing)}, which the history lacks."
+        notes.append(Sentence("no_gap", text))
+    costs = [name for name in ("updates", "examples", "seconds") if name not in panel.costs]
+    if costs:
+        text = f"The history has no column {listed(costs)}: batch sizes are not compared by it."
+        notes.append(Sentence("missing_costs", text))
+    if analysis.facts.learning_rate_retuned is None and len(panel.batch_sizes) > 1:
+        text = (
+            "The history has no column learning_rate, and nothing else tells whether it was retuned for each "
+            "batch size."
+        )
+        notes.append(Sentence("learning_rate_unknown", text))
+    return notes
+
+
+def _one_replicate(analysis: Analysis) -> list[Sentence]:
+    sizes = [row.batch_size for row in analysis.final if row.n_trials == 1]
+    if not sizes:
+        return []
+    text = (
+        f"Batch size {some(sizes)} {'has' if len(sizes) == 1 else 'have'} one replicate: there is no "
+        "standard deviation, interval or test."
+    )
+    return [Sentence("one_replicate", text, (("n_batch_sizes", len(sizes)),))]
+
+
+def _unequal_replicates(analysis: Analysis) -> list[Sentence]:
+    counts = [row.n_trials for row in analysis.final]
+    if len(set(counts)) == 1:
+        return []
+    text = (
+        f"Batch sizes have from {min(counts)} to {max(counts)} replicates; paired figures use those that "
+        "both sides have."
+    )
+    return [Sentence("unequal_replicates", text, (("fewest", min(counts)), ("most", max(counts))))]
+
+
+def _diverged(panel: Panel) -> list[Sentence]:
+    trials = [
+        panel.trial_names[int(panel.batch_sizes[row]), int(panel.replicates[column])]
+        for row, column in np.argwhere(panel.diverged.any(axis=2))
+    ]
+    if not trials:
+        return []
+    text = (
+        f"{count(len(trials), 'trial')} had a NaN or infinite loss or accuracy ({some(trials)}): these "
+        "epochs are counted as diverged and left out of means, deviations, intervals and tests."
+    )
+    return [Sentence("diverged_trials", text, (("n_trials", len(trials)),))]
+
+
+def _missing(analysis: Analysis) -> list[Sentence]:
+    notes = []
+    for epoch in dict.fromkeys(row.epoch for row in analysis.summary):
+        rows = [row for row in analysis.summary if row.epoch == epoch and row.n_missing]
+        if not rows:
+            continue
+        total = sum(row.n_missing for row in rows)
+        each = some([f"{row.n_missing} of {row.n_trials} at batch size {row.batch_size}" for row in rows])
+        text = (
+            f"{count(total, 'trial')} did not record epoch {epoch} and are missing from its figures: {each}."
+        )
+        notes.append(Sentence("missing_trials", text, (("epoch", epoch), ("n_trials", total))))
+    return notes
+
+
+def _differing_updates(panel: Panel) -> list[Sentence]:
+    if "updates" not in panel.costs:
+        return []
+    updates = panel.costs["updates"]
+    known = np.isfinite(updates)
+    most = np.where(known, updates, -np.inf).max(axis=1)
+    least = np.where(known, updates, np.inf).min(axis=1)
+    sizes = panel.batch_sizes[(most > least).any(axis=1)]
+    if not len(sizes):
+        return []
+    text = (
+        f"At batch size {some(sizes.tolist())} replicates had taken different numbers of updates at the "
+        "same epoch; curves over updates use their mean."
+    )
+    return [Sentence("updates_differ", text, (("n_batch_sizes", len(sizes)),))]
+
+
+def _replicates_not_compared(analysis: Analysis) -> list[Sentence]:
+    notes = []
+    for check in analysis.exchangeability:
+        if check.reason is not None:
+            text = f"Whether replicates look alike was not tested{_in(check.stage)}: {check.reason}."
+            notes.append(Sentence("exchangeability_not_tested", text))
+        elif check.n_left_out:
+            text = (
+                f"{count(check.n_left_out, 'trial')}{_in(check.stage)} could not be compared with others "
+                "of the same batch size: diverged, ended early, or fewer than 3 replicates."
+            )
+            notes.append(Sentence("exchangeability_left_out", text, (("n_trials", check.n_left_out),)))
+    return notes
+
+
+def _not_computed(analysis: Analysis) -> list[Sentence]:
+    notes = []
+    for share in analysis.updates_share:
+        if share.reason is not None:
+            text = f"The share that updates explain{_in(share.stage)} is incomplete: {share.reason}."
+            notes.append(Sentence("updates_share_incomplete", text))
+    for trend in analysis.trend:
+        name = quantity_name(trend.quantity)
+        if trend.reason is not None:
+            notes.append(Sentence("trend_not_tested", f"No test for a trend of the {name}: {trend.reason}."))
+        elif trend.n_left_out:
+            text = (
+                f"The test for a trend of the {name} leaves out {count(trend.n_left_out, 'replicate')} "
+                "without a finite value at every batch size."
+            )
+            notes.append(Sentence("trend_left_out", text, (("n_replicates", trend.n_left_out),)))
+    if analysis.spread.reason is not None:
+        text = f"The spreads between replicates were not compared: {analysis.spread.reason}."
+        notes.append(Sentence("spread_not_tested", text))
+    return notes
+
+
+def _in(stage: str) -> str:
+    return f" in {stage}" if stage else ""

@@ -1,0 +1,236 @@
+"""The history as arrays: batch sizes x replicates x epochs, with divergence marked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from batchscope.errors import HistoryError
+from batchscope.history import METRICS
+
+__all__ = ["COSTS", "Bools", "Floats", "Panel", "StageView", "build_panel", "stage_view"]
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+COSTS = ("updates", "examples", "seconds")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One study's history on a grid of B batch sizes, R replicates and E epochs.
+
+    Attributes:
+        study: Name of the study; None where the history has no such column.
+        batch_sizes: (B,) int64, ascending.
+        replicates: (R,) int64, ascending.
+        epochs: (E,) int64, ascending: every epoch that any trial recorded.
+        stages: Names in the order of training; one empty name where there is no stage column.
+        stage_index: (B, R, E) int64, position in `stages`; -1 where nothing was recorded.
+        recorded: (B, R, E) bool.
+        diverged: (B, R, E) bool: a loss or accuracy of the row is NaN or infinite, or the trial's
+            last row was such a one and lies before this epoch.
+        metrics: Name to (B, R, E) float64 for the history's columns of `METRICS`, and ``gap`` where
+            both accuracies exist. NaN where nothing was recorded and in every diverged row: once
+            the loss is NaN, an accuracy computed beside it means nothing.
+        costs: Name to (B, R, E) float64 for the columns of `COSTS`; NaN where nothing was recorded.
+        learning_rate: (B, R, E) float64, NaN where nothing was recorded; None without the column.
+        trial_names: (batch size, replicate) to the trial's name.
+    """
+
+    study: str | None
+    batch_sizes: Ints
+    replicates: Ints
+    epochs: Ints
+    stages: tuple[str, ...]
+    stage_index: Ints
+    recorded: Bools
+    diverged: Bools
+    metrics: Mapping[str, Floats]
+    costs: Mapping[str, Floats]
+    learning_rate: Floats | None
+    trial_names: Mapping[tuple[int, int], str]
+
+
+@dataclass(frozen=True)
+class StageView:
+    """One stage of a panel, epochs counted from the stage's start at each batch size.
+
+    Attributes:
+        name: Of the stage.
+        epochs: (B, K) int64, the panel's epoch at each position; -1 beyond the stage's end.
+        metrics: Name to (B, R, K) float64, NaN where the stage has no finite figure.
+        updates: (B, R, K) float64 since the stage's start, NaN where nothing was recorded; None
+            without the column.
+        recorded: (B, R, K) bool.
+    """
+
+    name: str
+    epochs: Ints
+    metrics: Mapping[str, Floats]
+    updates: Floats | None
+    recorded: Bools
+
+
+def build_panel(history: pd.DataFrame) -> Panel:
+    """Pivots a checked history (`batchscope.history.check_history`) into arrays.
+
+    Raises:
+        HistoryError: It holds several studies, several trials for one batch size and replicate,
+            or an accuracy outside [0, 1].
+    """
+    study = _only_study(history)
+    batch_sizes, b = np.unique(history["batch_size"].to_numpy(), return_inverse=True)
+    replicates, r = np.unique(history["replicate"].to_numpy(), return_inverse=True)
+    epochs, e = np.unique(history["epoch"].to_numpy(), return_inverse=True)
+    shape = (len(batch_sizes), len(replicates), len(epochs))
+    where = (b, r, e)
+    _check_one_trial_per_cell(history)
+    _check_accuracies(history)
+
+    def filled(name: str) -> Floats:
+        values = np.full(shape, np.nan)
+        values[where] = history[name].to_numpy(dtype=np.float64)
+        return values
+
+    recorded = np.zeros(shape, dtype=np.bool_)
+    recorded[where] = True
+    raw = {name: filled(name) for name in METRICS if name in history.columns}
+    diverged = _divergence(raw, recorded)
+    metrics = {name: np.where(diverged, np.nan, values) for name, values in raw.items()}
+    if "train_accuracy" in metrics and "val_accuracy" in metrics:
+        metrics["gap"] = metrics["train_accuracy"] - metrics["val_accuracy"]
+    stages, stage_index = _stages(history, where, shape)
+    return Panel(
+        study=study,
+        batch_sizes=batch_sizes,
+        replicates=replicates,
+        epochs=epochs,
+        stages=stages,
+        stage_index=stage_index,
+        recorded=recorded,
+        diverged=diverged,
+        metrics=metrics,
+        costs={name: filled(name) for name in COSTS if name in history.columns},
+        learning_rate=filled("learning_rate") if "learning_rate" in history.columns else None,
+        trial_names=_trial_names(history),
+    )
+
+
+def stage_view(panel: Panel, stage: int) -> StageView:
+    """Cuts one stage out and lines it up from its start at each batch size.
+
+    A batch size's stage starts at the first epoch that any of its trials records in it. Updates
+    are counted from the trial's last row before that (from 0 where there is none), because
+    earlier stages gave each batch size a different number of updates to begin with.
+
+    Args:
+        panel: The whole history.
+        stage: Position in `Panel.stages`.
+    """
+    inside = panel.stage_index == stage
+    of_batch = inside.any(axis=1)
+    first = of_batch.argmax(axis=1)
+    last = of_batch.shape[1] - 1 - of_batch[:, ::-1].argmax(axis=1)
+    length = int(np.where(of_batch.any(axis=1), last - first + 1, 0).max())
+    columns = first[:, None] + np.arange(length)
+    within = columns <= np.where(of_batch.any(axis=1), last, -1)[:, None]
+    columns = np.minimum(columns, len(panel.epochs) - 1)
+    take = np.broadcast_to(columns[:, None, :], (*inside.shape[:2], length))
+    recorded = np.take_along_axis(inside, take, axis=2) & within[:, None, :]
+
+    def cut(values: Floats) -> Floats:
+        return np.where(recorded, np.take_along_axis(values, take, axis=2), np.nan)
+
+    updates = None
+    if "updates" in panel.costs:
+        updates = cut(panel.costs["updates"] - _before(panel.costs["updates"], first)[:, :, None])
+    return StageView(
+        name=panel.stages[stage],
+        epochs=np.where(within, panel.epochs[columns], -1),
+        metrics={name: cut(values) for name, values in panel.metrics.items()},
+        updates=updates,
+        recorded=recorded,
+    )
+
+
+def _before(values: Floats, first: npt.NDArray[np.intp]) -> Floats:
+    """Each trial's last finite value ahead of column `first` of its batch size, (B, R); else 0."""
+    ahead = np.arange(values.shape[2]) < first[:, None, None]
+    known = ahead & np.isfinite(values)
+    position = values.shape[2] - 1 - known[:, :, ::-1].argmax(axis=2)
+    taken = np.take_along_axis(values, position[:, :, None], axis=2)[:, :, 0]
+    return np.where(known.any(axis=2), taken, 0.0)
+
+
+def _only_study(history: pd.DataFrame) -> str | None:
+    if "study" not in history.columns:
+        return None
+    names = history["study"].unique()
+    if len(names) > 1:
+        raise HistoryError(
+            f"one study is analysed at a time, but the column study holds {', '.join(sorted(names)[:5])}; "
+            "keep the rows of one"
+        )
+    return str(names[0])
+
+
+def _check_one_trial_per_cell(history: pd.DataFrame) -> None:
+    cell = ["batch_size", "replicate", "epoch"]
+    twice = history.duplicated(cell)
+    if twice.any():
+        row = history.loc[twice, cell].iloc[0]
+        raise HistoryError(
+            "each batch size and replicate must have one trial, but there are several with "
+            f"batch_size={row.batch_size}, replicate={row.replicate} (epoch {row.epoch} is there twice); "
+            "analyse one learning rate at a time"
+        )
+
+
+def _check_accuracies(history: pd.DataFrame) -> None:
+    for name in ("train_accuracy", "val_accuracy"):
+        if name not in history.columns:
+            continue
+        values = history[name].to_numpy(dtype=np.float64)
+        wrong = np.isfinite(values) & ((values < 0) | (values > 1))
+        if wrong.any():
+            raise HistoryError(
+                f"{name} must lie between 0 and 1, but got {values[wrong][0]:g}; divide percentages by 100"
+            )
+
+
+def _divergence(raw: Mapping[str, Floats], recorded: Bools) -> Bools:
+    finite = np.logical_and.reduce([np.isfinite(values) for values in raw.values()])
+    diverged = recorded & ~finite
+    n_epochs = recorded.shape[2]
+    last = n_epochs - 1 - recorded[:, :, ::-1].argmax(axis=2)
+    ended_so = np.take_along_axis(diverged, last[:, :, None], axis=2)
+    result: Bools = diverged | (ended_so & (np.arange(n_epochs) > last[:, :, None]))
+    return result
+
+
+def _stages(
+    history: pd.DataFrame, where: tuple[npt.NDArray[np.intp], ...], shape: tuple[int, ...]
+) -> tuple[tuple[str, ...], Ints]:
+    index = np.full(shape, -1, dtype=np.int64)
+    if "stage" not in history.columns:
+        index[where] = 0
+        return ("",), index
+    codes, names = pd.factorize(history["stage"])
+    starts = pd.Series(history["epoch"].to_numpy()).groupby(codes).min().to_numpy()
+    order = np.argsort(starts, kind="stable")
+    index[where] = np.argsort(order)[codes]
+    return tuple(str(names[position]) for position in order), index
+
+
+def _trial_names(history: pd.DataFrame) -> dict[tuple[int, int], str]:
+    cells = history.drop_duplicates(["batch_size", "replicate"])
+    pairs = [(int(b), int(r)) for b, r in zip(cells["batch_size"], cells["replicate"], strict=True)]
+    if "trial" in cells.columns:
+        return dict(zip(pairs, map(str, cells["trial"]), strict=True))
+    return {pair: f"b{pair[0]}-r{pair[1]}" for pair in pairs}

@@ -1,0 +1,281 @@
+"""Part five: which batch size to use, or why these data cannot tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from batchscope.analysis.comparisons import paired_t
+from batchscope.analysis.moments import mean_and_sd, t_half_width
+from batchscope.analysis.panel import Bools, Floats, Panel, stage_view
+from batchscope.analysis.results import Choice, Recommendation, Sentence
+from batchscope.analysis.settings import Settings
+from batchscope.analysis.words import interval, listed, number, quantity_name
+
+__all__ = ["ENOUGH_REPLICATES", "recommend"]
+
+# With 2 pairs the 95% t-interval is 12.7 standard errors wide on each side: it decides nothing.
+ENOUGH_REPLICATES = 3
+# Points of a straight line below which its slope says nothing about the end of a stage.
+_SMALLEST_WINDOW = 3
+
+
+@dataclass(frozen=True)
+class _Standing:
+    """How the batch sizes stand at the end, higher being better.
+
+    Attributes:
+        score: (B, R, E) float64, the metric, its sign turned if it is a loss.
+        mean: (B, E) float64, over replicates.
+        eligible: (B,) bool, a finite mean at the end and no trial that diverged.
+        best: Row of the best eligible batch size.
+    """
+
+    score: Floats
+    mean: Floats
+    eligible: Bools
+    best: int
+
+
+def recommend(panel: Panel, quantity: str, settings: Settings, *, retuned: bool | None) -> Recommendation:
+    """The cheapest batch size that ends within the margin of the best, by each cost.
+
+    A batch size is eligible if it has a finite mean at the last epoch and none of its trials
+    diverged. Among those within the margin of the best final mean, each cost (updates, examples,
+    seconds) picks the one that spent least up to the epoch from which on its mean stays within
+    the margin; a tie goes to the better final mean, then to the smaller batch size.
+
+    These data cannot tell if any of these holds:
+
+    - ``one_batch_size``: there is nothing to choose from;
+    - ``no_finite_value``: no batch size is eligible;
+    - ``too_few_replicates``: an eligible batch size shares fewer than `ENOUGH_REPLICATES` finite
+      replicates with the best;
+    - ``interval_wider_than_margin``: the paired t-interval of an eligible batch size's difference
+      to the best reaches across the margin, so that both "as good" and "worse" are open;
+    - ``learning_rate_not_retuned``: it is known that all batch sizes shared one learning rate;
+    - ``still_rising``: see `_rising`.
+
+    Args:
+        panel: The whole history.
+        quantity: ``val_accuracy`` or ``val_loss``.
+        settings: Margin and confidence.
+        retuned: Whether each batch size had a learning rate of its own; None if unknown, which
+            is no reason by itself.
+    """
+    standing = _standing(panel, quantity)
+    reasons: list[Sentence] = []
+    if len(panel.batch_sizes) == 1:
+        reasons.append(_one_batch_size(panel))
+    if standing is None:
+        reasons.append(_no_finite_value(panel, quantity))
+        return _recommendation(panel, quantity, settings, None, (), tuple(reasons))
+    reasons += _replicates(panel, standing)
+    reasons += _wide_intervals(panel, standing, quantity, settings)
+    if retuned is False and len(panel.batch_sizes) > 1:
+        reasons.append(_not_retuned(panel))
+    reasons += _rising(panel, standing, quantity, settings)
+    choices = _choices(panel, standing, settings.margin)
+    return _recommendation(panel, quantity, settings, standing, choices, tuple(reasons))
+
+
+def _sign(quantity: str) -> float:
+    """Turns the metric so that higher is better."""
+    return -1.0 if quantity == "val_loss" else 1.0
+
+
+def _standing(panel: Panel, quantity: str) -> _Standing | None:
+    score = _sign(quantity) * panel.metrics[quantity]
+    _, mean, _ = mean_and_sd(score, axis=1)
+    eligible = np.isfinite(mean[:, -1]) & ~panel.diverged.any(axis=(1, 2))
+    if not eligible.any():
+        return None
+    return _Standing(score, mean, eligible, int(np.where(eligible, mean[:, -1], -np.inf).argmax()))
+
+
+def _within_margin(standing: _Standing, margin: float) -> list[int]:
+    # A difference of exactly the margin counts as within, whatever its last bit.
+    behind = standing.mean[standing.best, -1] - standing.mean[:, -1]
+    return [int(row) for row in np.flatnonzero(standing.eligible & (behind <= margin * (1 + 1e-9)))]
+
+
+def _recommendation(
+    panel: Panel,
+    quantity: str,
+    settings: Settings,
+    standing: _Standing | None,
+    choices: tuple[Choice, ...],
+    reasons: tuple[Sentence, ...],
+) -> Recommendation:
+    within = [] if standing is None else _within_margin(standing, settings.margin)
+    best_mean = (
+        float("nan") if standing is None else _sign(quantity) * float(standing.mean[standing.best, -1])
+    )
+    return Recommendation(
+        status="cannot_tell" if reasons else "recommended",
+        quantity=quantity,
+        margin=settings.margin,
+        epoch=int(panel.epochs[-1]),
+        best_batch_size=None if standing is None else int(panel.batch_sizes[standing.best]),
+        best_mean=best_mean,
+        within_margin=tuple(int(panel.batch_sizes[row]) for row in within),
+        choices=choices,
+        reasons=reasons,
+    )
+
+
+def _choices(panel: Panel, standing: _Standing, margin: float) -> tuple[Choice, ...]:
+    rows = _within_margin(standing, margin)
+    goal = standing.mean[standing.best, -1] - margin * (1 + 1e-9)
+    reached = {row: _settled(standing.mean[row] >= goal) for row in rows}
+    choices = []
+    for cost, values in panel.costs.items():
+        spent = {row: _spent(values[row], standing.score[row], reached[row]) for row in rows}
+        cheapest = min(rows, key=lambda row: (spent[row], -standing.mean[row, -1], row))
+        choices.append(
+            Choice(
+                cost=cost,
+                batch_size=int(panel.batch_sizes[cheapest]),
+                spent=spent[cheapest],
+                epoch=int(panel.epochs[reached[cheapest]]),
+                best_spent=spent[standing.best],
+            )
+        )
+    return tuple(choices)
+
+
+def _settled(good: Bools) -> int:
+    """First column from which on all are good; the last column is."""
+    bad = np.flatnonzero(~good)
+    return int(bad[-1]) + 1 if len(bad) else 0
+
+
+def _spent(cost: Floats, score: Floats, column: int) -> float:
+    """Mean cost at a column over the replicates that have a finite score there."""
+    there = np.isfinite(score[:, column])
+    return float(cost[there, column].mean())
+
+
+def _one_batch_size(panel: Panel) -> Sentence:
+    size = int(panel.batch_sizes[0])
+    return Sentence(
+        "one_batch_size",
+        f"There is only batch size {size}, so there is nothing to compare it with.",
+        (("batch_size", size),),
+    )
+
+
+def _no_finite_value(panel: Panel, quantity: str) -> Sentence:
+    epoch = int(panel.epochs[-1])
+    text = (
+        f"No batch size reaches epoch {epoch} with a finite {quantity_name(quantity)} and without a "
+        "diverged trial."
+    )
+    return Sentence("no_finite_value", text, (("epoch", epoch),))
+
+
+def _replicates(panel: Panel, standing: _Standing) -> list[Sentence]:
+    finite = np.isfinite(standing.score[:, :, -1])
+    shared = (finite & finite[standing.best]).sum(axis=1)
+    few = np.flatnonzero(standing.eligible & (shared < ENOUGH_REPLICATES))
+    if not len(few):
+        return []
+    least = int(shared[few].min())
+    best = int(panel.batch_sizes[standing.best])
+    text = (
+        f"Too few replicates: at least {ENOUGH_REPLICATES} that a batch size shares with the best one "
+        f"({best}) are needed, but batch size {listed(panel.batch_sizes[few])} "
+        f"{'has' if len(few) == 1 else 'have'} as few as {least}."
+    )
+    figures = (("needed", ENOUGH_REPLICATES), ("fewest", least), ("best_batch_size", best))
+    return [Sentence("too_few_replicates", text, figures)]
+
+
+def _wide_intervals(panel: Panel, standing: _Standing, quantity: str, settings: Settings) -> list[Sentence]:
+    final = standing.score[:, :, -1]
+    n, mean, low, high, _ = paired_t(final - final[standing.best], settings.confidence)
+    others = standing.eligible & (n >= 2)
+    others[standing.best] = False
+    open_ = np.flatnonzero(others & (low < -settings.margin) & (high >= -settings.margin))
+    if not len(open_):
+        return []
+    widest = int(open_[np.argmax(high[open_] - low[open_])])
+    best, size = int(panel.batch_sizes[standing.best]), int(panel.batch_sizes[widest])
+    sign = _sign(quantity)
+    lower, upper = sorted((sign * float(low[widest]), sign * float(high[widest])))
+    text = (
+        f"The data leave open whether batch size {listed(panel.batch_sizes[open_])} "
+        f"{'is' if len(open_) == 1 else 'are'} within {settings.margin:g} of batch size {best} in "
+        f"{quantity_name(quantity)}: the difference at batch size {size} is "
+        f"{number(sign * float(mean[widest]))} ({interval(lower, upper, settings.confidence)})."
+    )
+    figures = (
+        ("best_batch_size", best),
+        ("batch_size", size),
+        ("difference", sign * float(mean[widest])),
+        ("low", lower),
+        ("high", upper),
+        ("margin", settings.margin),
+    )
+    return [Sentence("interval_wider_than_margin", text, figures)]
+
+
+def _not_retuned(panel: Panel) -> Sentence:
+    known = [] if panel.learning_rate is None else panel.learning_rate[panel.recorded].tolist()
+    rates = tuple(dict.fromkeys(known))
+    named = f" ({listed(f'{rate:g}' for rate in rates)})" if 0 < len(rates) <= 4 else ""
+    text = (
+        f"The learning rate was not retuned for each batch size: all {len(panel.batch_sizes)} shared "
+        f"one{' in each stage' if len(panel.stages) > 1 else ''}{named}, which may suit some of them better "
+        "than others."
+    )
+    return Sentence("learning_rate_not_retuned", text, (("n_batch_sizes", len(panel.batch_sizes)),))
+
+
+def _rising(panel: Panel, standing: _Standing, quantity: str, settings: Settings) -> list[Sentence]:
+    """Batch sizes whose metric is still getting better at the end.
+
+    The least-squares slope of each replicate's metric over the last half of the last stage (at
+    least three epochs) says what the next as many epochs would bring at this pace. A batch size
+    is still rising if that gain, as a mean over replicates, is at least the margin and the
+    t-interval of the mean lies above 0; with one replicate, no interval exists and it is not judged.
+    """
+    gains, lows, epochs = _gains(panel, quantity, settings.confidence)
+    rising = np.flatnonzero(standing.eligible & (gains >= settings.margin) & (lows > 0))
+    if not len(rising):
+        return []
+    most = int(rising[np.argmax(gains[rising])])
+    size, window = int(panel.batch_sizes[most]), int(epochs[most])
+    name = quantity_name(quantity)
+    text = (
+        f"The {name} at batch size {listed(panel.batch_sizes[rising])} is still getting better at the end: "
+        f"another {window} epochs at the pace of the last {window} would change it by "
+        f"{number(float(gains[most]))} at batch size {size}."
+    )
+    figures = (
+        ("batch_size", size),
+        ("gain", float(gains[most])),
+        ("low", float(lows[most])),
+        ("epochs", window),
+    )
+    return [Sentence("still_rising", text, figures)]
+
+
+def _gains(panel: Panel, quantity: str, confidence: float) -> tuple[Floats, Floats, Floats]:
+    """Gain over as many more epochs as the window has, its interval's lower end, the window; (B,)."""
+    view = stage_view(panel, len(panel.stages) - 1)
+    score = _sign(quantity) * view.metrics[quantity]
+    n_sizes = len(panel.batch_sizes)
+    gains, lows, windows = (np.full(n_sizes, np.nan) for _ in range(3))
+    for row in range(n_sizes):
+        length = int((view.epochs[row] >= 0).sum())
+        if length - length // 2 < _SMALLEST_WINDOW:
+            continue
+        epochs = view.epochs[row, length // 2 : length].astype(np.float64)
+        window = epochs[-1] - epochs[0] + 1
+        centred = epochs - epochs.mean()
+        slopes = (score[row, :, length // 2 : length] * centred).sum(axis=1) / (centred**2).sum()
+        n, mean, sd = mean_and_sd(slopes * window, axis=0)
+        gains[row], lows[row], windows[row] = mean, mean - t_half_width(n, sd, confidence), window
+    return gains, lows, windows

@@ -1,0 +1,310 @@
+"""Part six: what the figures say, in sentences, the most important first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from batchscope.analysis.headline import headline, headline_share, share_clause
+from batchscope.analysis.moments import t_quantile
+from batchscope.analysis.results import Analysis, Choice, Comparison, Flag, Sentence, SummaryRow, Trend
+from batchscope.analysis.words import (
+    MOST_LISTED,
+    Figure,
+    count,
+    interval,
+    listed,
+    number,
+    of_quantity,
+    p_value,
+    quantity_name,
+    some,
+)
+
+__all__ = ["FEW_REPLICATES", "draw_verdict"]
+
+# From five on, the 95% quantile of Student's t is below 1.5 times the normal one (2.78 / 1.96).
+FEW_REPLICATES = 5
+# What the width of the intervals is compared with.
+_MORE_REPLICATES = 10
+
+
+def draw_verdict(analysis: Analysis) -> tuple[Sentence, ...]:
+    """Sentences in order of importance, each drawn by a rule from the analysis' figures.
+
+    First `batchscope.analysis.headline.headline`; then what to do (`recommended`, `cannot_tell`);
+    what puts the data in doubt (`diverged`, `replicates_flagged`); what holds up statistically
+    (`comparison_*`, `trend_*`); the other stages (`stage_share`); how replicates scatter
+    (`spread_*`, `replicates_alike`); and how far to trust it (`few_replicates`,
+    `learning_rate_unknown`). A test counts as significant where p < 1 - confidence.
+
+    Args:
+        analysis: With everything but the verdict.
+    """
+    rules: tuple[Callable[[Analysis], list[Sentence]], ...] = (
+        lambda known: [headline(known)],
+        _recommendation,
+        _diverged,
+        _flagged,
+        _comparisons,
+        _trends,
+        _stage_shares,
+        _spread,
+        _alike,
+        _few_replicates,
+        _learning_rate,
+    )
+    return tuple(sentence for rule in rules for sentence in rule(analysis))
+
+
+def _recommendation(analysis: Analysis) -> list[Sentence]:
+    found = analysis.recommendation
+    figures: tuple[tuple[str, Figure], ...] = (
+        ("best_batch_size", found.best_batch_size),
+        ("best_mean", found.best_mean),
+        ("margin", found.margin),
+    )
+    if found.status == "cannot_tell":
+        if len(analysis.facts.batch_sizes) == 1:
+            return []
+        for reason in found.reasons:
+            figures += tuple((f"{reason.rule}_{name}", value) for name, value in reason.figures)
+        best = (
+            f" (batch size {found.best_batch_size} ends best, at {number(found.best_mean)})"
+            if found.best_batch_size is not None
+            else ""
+        )
+        reasons = " ".join(reason.text for reason in found.reasons)
+        text = f"These data cannot tell which batch size to use{best}. {reasons}"
+        return [Sentence("cannot_tell", text, figures)]
+    for choice in found.choices:
+        figures += ((f"batch_size_by_{choice.cost}", choice.batch_size), (choice.cost, choice.spent))
+    text = (
+        f"Within {found.margin:g} of the best {quantity_name(found.quantity)} ({number(found.best_mean)} "
+        f"at batch size {found.best_batch_size}): batch size {listed(found.within_margin)}. "
+        f"{_advice(found.choices)}"
+    )
+    return [Sentence("recommended", text.rstrip(), figures)]
+
+
+def _advice(choices: tuple[Choice, ...]) -> str:
+    if not choices:
+        return "Without a column of updates, examples or seconds, none of them is known to be cheaper."
+    parts = [
+        f"batch size {choice.batch_size} gets there with the fewest {choice.cost} "
+        f"({of_quantity(choice.spent)}; the best one took {of_quantity(choice.best_spent)})"
+        for choice in choices
+    ]
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _diverged(analysis: Analysis) -> list[Sentence]:
+    rows = [row for row in analysis.final if row.n_diverged]
+    if not rows:
+        return []
+    total = sum(row.n_diverged for row in rows)
+    each = some([f"{row.n_diverged} of {row.n_trials} at batch size {row.batch_size}" for row in rows])
+    text = (
+        f"{count(total, 'trial')} of {analysis.facts.n_trials} diverged: {each}. Means and intervals "
+        "rest on the trials that did not, and look better than the recipe is."
+    )
+    return [Sentence("diverged", text, (("n_diverged", total), ("n_trials", analysis.facts.n_trials)))]
+
+
+def _flagged(analysis: Analysis) -> list[Sentence]:
+    flags = analysis.flags
+    if not flags:
+        return []
+    each = "; ".join(_describe(flag) for flag in flags[:MOST_LISTED])
+    more = "" if len(flags) <= MOST_LISTED else f"; and {len(flags) - MOST_LISTED} more"
+    subject = "1 replicate does" if len(flags) == 1 else f"{len(flags)} replicates do"
+    text = (
+        f"{subject} not look like the others of the same batch size: {each}{more}. They are kept in all "
+        "figures; check whether they ran under the same conditions."
+    )
+    figures: list[tuple[str, Figure]] = [("n_flags", len(flags))]
+    for flag in flags:
+        key = f"{flag.trial}_{flag.stage}" if flag.stage else flag.trial
+        figures += [
+            (f"{key}_{flag.quantity}", flag.value),
+            (f"{key}_others", flag.others),
+            (f"{key}_score", flag.score),
+            (f"{key}_threshold", flag.threshold),
+        ]
+    return [Sentence("replicates_flagged", text, tuple(figures))]
+
+
+def _describe(flag: Flag) -> str:
+    where = f" in {flag.stage}" if flag.stage else ""
+    return (
+        f"run {flag.replicate} of batch size {flag.batch_size}{where} has {quantity_name(flag.quantity)} "
+        f"{number(flag.value)} over epochs {flag.first_epoch} to {flag.last_epoch} where the others have "
+        f"{number(flag.others)} (score {flag.score:.3g}, threshold {flag.threshold:.2g})"
+    )
+
+
+def _comparisons(analysis: Analysis) -> list[Sentence]:
+    sentences = []
+    for quantity in dict.fromkeys(found.quantity for found in analysis.comparisons):
+        tested = [
+            found
+            for found in analysis.comparisons
+            if found.quantity == quantity and math.isfinite(found.p_holm)
+        ]
+        if tested:
+            sentences.append(_comparison(tested, analysis.facts.confidence))
+    return sentences
+
+
+def _comparison(tested: list[Comparison], confidence: float) -> Sentence:
+    name, epoch, reference = quantity_name(tested[0].quantity), tested[0].epoch, tested[0].reference
+    surest = min(tested, key=lambda found: found.p_holm)
+    different = [found for found in tested if found.p_holm < 1 - confidence]
+    shown = max(different, key=lambda found: abs(found.difference)) if different else surest
+    figures: tuple[tuple[str, Figure], ...] = (
+        ("epoch", epoch),
+        ("reference", reference),
+        ("n_different", len(different)),
+        ("n_tested", len(tested)),
+        ("batch_size", shown.batch_size),
+        ("difference", shown.difference),
+        ("low", shown.low),
+        ("high", shown.high),
+        ("p_holm", shown.p_holm),
+    )
+    amount = (
+        f"{number(shown.difference)} at batch size {shown.batch_size} "
+        f"({interval(shown.low, shown.high, confidence)}, Holm-corrected {p_value(shown.p_holm)})"
+    )
+    if not different:
+        text = (
+            f"No batch size differs significantly from batch size {reference} in {name} at epoch {epoch}; "
+            f"the surest difference is {amount}."
+        )
+        return Sentence("comparison_none", text, figures)
+    sizes = [found.batch_size for found in different]
+    text = (
+        f"Against batch size {reference}, the {name} at epoch {epoch} differs significantly at batch size "
+        f"{some(sizes)}: by {amount}."
+    )
+    return Sentence("comparison_different", text, figures)
+
+
+def _trends(analysis: Analysis) -> list[Sentence]:
+    return [
+        _trend(found, 1 - analysis.facts.confidence) for found in analysis.trend if math.isfinite(found.p)
+    ]
+
+
+def _trend(found: Trend, level: float) -> Sentence:
+    verb = "falls" if found.direction == "decreasing" else "rises"
+    name = quantity_name(found.quantity)
+    test = (
+        f"Page's test for an ordered trend, L = {found.statistic:g}, {p_value(found.p)}, "
+        f"{count(found.n_replicates, 'replicate')}"
+    )
+    figures = (("statistic", found.statistic), ("p", found.p), ("n_replicates", found.n_replicates))
+    if found.p < level:
+        return Sentence("trend_found", f"The {name} {verb} with batch size ({test}).", figures)
+    text = f"That the {name} {verb} with batch size is not shown ({test})."
+    return Sentence("trend_not_shown", text, figures)
+
+
+def _stage_shares(analysis: Analysis) -> list[Sentence]:
+    first = headline_share(analysis)
+    sentences = []
+    for share in analysis.updates_share:
+        if share is first or not math.isfinite(share.share):
+            continue
+        clause = share_clause(share, analysis.facts.confidence)
+        figures = (("stage", share.stage), ("share", share.share), ("low", share.low), ("high", share.high))
+        text = f"{clause[0].upper()}{clause[1:]} (updates counted from the stage's start; what "
+            "earlier stages left behind stays)."
+        sentences.append(Sentence("stage_share", text, figures))
+    return sentences
+
+
+def _spread(analysis: Analysis) -> list[Sentence]:
+    spread = analysis.spread
+    rows = [row for row in spread.rows if math.isfinite(row.sd)]
+    if not (math.isfinite(spread.p) and math.isfinite(spread.factor_per_doubling)):
+        return []
+    significant = spread.p < 1 - analysis.facts.confidence
+    grows = spread.factor_per_doubling > 1
+    rule = ("spread_grows" if grows else "spread_shrinks") if significant else "spread_not_shown"
+    first, last = rows[0], rows[-1]
+    text = (
+        f"The spread between replicates (standard deviation of {quantity_name(spread.quantity)}) goes from "
+        f"{number(first.sd)} at batch size {first.batch_size} to {number(last.sd)} at batch size "
+        f"{last.batch_size}, {spread.factor_per_doubling:.2g} times for each doubling of the batch size"
+    )
+    test = f"Brown-Forsythe {p_value(spread.p)}"
+    text += f" ({test})." if significant else f"; so few replicates cannot tell this from chance ({test})."
+    figures = (
+        ("factor_per_doubling", spread.factor_per_doubling),
+        ("sd_at_smallest", first.sd),
+        ("sd_at_largest", last.sd),
+        ("p", spread.p),
+    )
+    return [Sentence(rule, text, figures)]
+
+
+def _alike(analysis: Analysis) -> list[Sentence]:
+    tested = [check for check in analysis.exchangeability if check.n_tested]
+    if analysis.flags or not tested:
+        return []
+    quantity = tested[0].quantity or ""
+    n_tested = max(check.n_tested for check in tested)
+    text = (
+        f"No replicate stands out from the others of its batch size in {quantity_name(quantity)} "
+        f"({count(n_tested, 'trial')} compared)."
+    )
+    return [Sentence("replicates_alike", text, (("n_tested", n_tested),))]
+
+
+def _few_replicates(analysis: Analysis) -> list[Sentence]:
+    metric = analysis.facts.metric
+    rows = [(row, getattr(row, metric)) for row in analysis.final]
+    counts = [estimate.n for _, estimate in rows if estimate is not None and estimate.n > 0]
+    if not counts or min(counts) >= FEW_REPLICATES:
+        return []
+    fewest = min(counts)
+    measured = [(row, estimate) for row, estimate in rows if estimate is not None and estimate.n > 1]
+    if not measured:
+        text = (
+            "There is one replicate: no interval and no test exist, and a difference between batch sizes may "
+            "be chance."
+        )
+        return [Sentence("few_replicates", text, (("fewest", fewest),))]
+    row, widest = max(measured, key=lambda pair: pair[1].high - pair[1].low)
+    return [_wide(row, widest.n, widest.sd, fewest, analysis)]
+
+
+def _wide(row: SummaryRow, n: int, sd: float, fewest: int, analysis: Analysis) -> Sentence:
+    confidence = analysis.facts.confidence
+    half = float(t_quantile(n, confidence)) * sd / math.sqrt(n)
+    with_more = float(t_quantile(_MORE_REPLICATES, confidence)) * sd / math.sqrt(_MORE_REPLICATES)
+    text = (
+        f"With {count(fewest, 'replicate')} intervals are wide: the mean "
+        f"{quantity_name(analysis.facts.metric)} at batch size {row.batch_size} is known to "
+        f"\u00b1{number(half)} (from {count(n, 'replicate')}); "
+        f"{_MORE_REPLICATES} replicates with the same spread would give \u00b1{number(with_more)}."
+    )
+    figures = (
+        ("fewest", fewest),
+        ("batch_size", row.batch_size),
+        ("half_width", half),
+        ("half_width_with_10", with_more),
+    )
+    return Sentence("few_replicates", text, figures)
+
+
+def _learning_rate(analysis: Analysis) -> list[Sentence]:
+    if analysis.facts.learning_rate_retuned is not None or len(analysis.facts.batch_sizes) == 1:
+        return []
+    text = (
+        "Nothing tells whether the learning rate was retuned for each batch size; if it was not, batch sizes "
+        "are compared at a learning rate that may suit some of them better."
+    )
+    return [Sentence("learning_rate_unknown", text)]
