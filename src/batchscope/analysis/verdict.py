@@ -219,8 +219,10 @@ def _stage_shares(analysis: Analysis) -> list[Sentence]:
             continue
         clause = share_clause(share, analysis.facts.confidence)
         figures = (("stage", share.stage), ("share", share.share), ("low", share.low), ("high", share.high))
-        text = f"{clause[0].upper()}{clause[1:]} (updates counted from the stage's start; what "
-            "earlier stages left behind stays)."
+        text = (
+            f"{clause[0].upper()}{clause[1:]} (updates counted from the stage's start, so what earlier stages "
+            "left behind stays)."
+        )
         sentences.append(Sentence("stage_share", text, figures))
     return sentences
 
