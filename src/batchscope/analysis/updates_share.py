@@ -8,6 +8,7 @@ comparison, the number of updates explains them.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,21 +22,21 @@ from batchscope.errors import HistoryError
 
 __all__ = ["GRID_POINTS", "stage_updates_share", "updates_shares"]
 
-GRID_POINTS = 200
-# Resampled curves held in memory at once, as a number of float64 values.
-_CHUNK = 4_000_000
+GRID_POINTS = 100
+# Standard deviations below this are rounding of printed figures, not differences.
+_SMALLEST_SD = 1e-7
 
 
 @dataclass(frozen=True)
 class _Variances:
-    """Between-batch-size variances of one or many sets of mean curves; shapes (...,)."""
+    """Between-batch-size variances of S sets of mean curves, (S,) each."""
 
     at_epochs: Floats
     at_updates: Floats
 
     @property
     def share(self) -> Floats:
-        positive = self.at_epochs > 0
+        positive = self.at_epochs > _SMALLEST_SD**2
         ratio = np.divide(
             self.at_updates, self.at_epochs, out=np.full(self.at_epochs.shape, np.nan), where=positive
         )
@@ -49,14 +50,16 @@ class _Grid:
 
     Attributes:
         epochs: (K,) bool, positions at which every batch size has a figure.
-        updates: (G,) float64, even in log updates.
+        start: Smallest number of updates at which two batch sizes have data.
+        end: Largest such number.
         left: (B, G) int64, position of the curve's knot at or below each grid point.
         weight: (B, G) float64, of the next knot; NaN outside the curve's own range.
         right: (B, G) int64, position of that next knot.
     """
 
     epochs: Bools
-    updates: Floats
+    start: float
+    end: float
     left: npt.NDArray[np.int64]
     weight: Floats
     right: npt.NDArray[np.int64]
@@ -98,44 +101,41 @@ def stage_updates_share(view: StageView, panel: Panel, quantity: str, settings: 
         HistoryError: Updates do not grow from epoch to epoch within a trial.
     """
     curves = view.metrics[quantity]
-    present = np.isfinite(curves).any(axis=(1, 2))
+    present = np.asarray(np.isfinite(curves).any(axis=(1, 2)))
     sizes = tuple(int(size) for size in panel.batch_sizes[present])
-    if len(sizes) < 2:
-        return _nothing(
-            view, quantity, sizes, f"it needs at least 2 batch sizes, but the stage has {len(sizes)}"
-        )
-    if view.updates is None:
-        return _nothing(view, quantity, sizes, "it needs the column updates, which this history lacks")
-    _check_updates_grow(view, view.updates)
-    grid = _grid(curves[present], view.updates[present])
+    grid = _checked_grid(view, curves, present)
     if isinstance(grid, str):
-        return _nothing(view, quantity, sizes, grid)
-    point = _variances(mean_and_sd(curves[present], axis=1)[1], grid)
-    share = float(point.share)
-    low, high, reason = float("nan"), float("nan"), None
-    if math.isnan(share):
+        nan = float("nan")
+        return UpdatesShare(view.name, quantity, nan, nan, nan, nan, nan, 0, nan, nan, sizes, grid)
+    means = mean_and_sd(curves[present], axis=1)[1]
+    point = _variances(means[:, None, :], 1, grid)
+    low, high, reason = _interval(curves[present], grid, settings)
+    if math.isnan(point.share[0]):
         reason = "the batch sizes do not differ at matched epochs, so there is nothing to explain"
-    else:
-        low, high, reason = _interval(curves[present], grid, settings)
     return UpdatesShare(
         stage=view.name,
         quantity=quantity,
-        share=share,
-        low=low,
-        high=high,
-        variance_at_matched_epochs=float(point.at_epochs),
-        variance_at_matched_updates=float(point.at_updates),
+        share=float(point.share[0]),
+        low=low if reason is None else float("nan"),
+        high=high if reason is None else float("nan"),
+        variance_at_matched_epochs=float(point.at_epochs[0]),
+        variance_at_matched_updates=float(point.at_updates[0]),
         n_epochs=int(grid.epochs.sum()),
-        updates_from=float(grid.updates[0]),
-        updates_to=float(grid.updates[-1]),
+        updates_from=grid.start,
+        updates_to=grid.end,
         batch_sizes=sizes,
         reason=reason,
     )
 
 
-def _nothing(view: StageView, quantity: str, sizes: tuple[int, ...], reason: str) -> UpdatesShare:
-    nan = float("nan")
-    return UpdatesShare(view.name, quantity, nan, nan, nan, nan, nan, 0, nan, nan, sizes, reason)
+def _checked_grid(view: StageView, curves: Floats, present: Bools) -> _Grid | str:
+    """The points of comparison, or the reason why there are none."""
+    if present.sum() < 2:
+        return f"it needs at least 2 batch sizes with finite figures, but the stage has {present.sum()}"
+    if view.updates is None:
+        return "it needs the column updates, which this history lacks"
+    _check_updates_grow(view, view.updates)
+    return _grid(curves[present], view.updates[present])
 
 
 def _check_updates_grow(view: StageView, updates: Floats) -> None:
@@ -151,7 +151,6 @@ def _check_updates_grow(view: StageView, updates: Floats) -> None:
 
 
 def _grid(curves: Floats, updates: Floats) -> _Grid | str:
-    """The points of comparison, or the reason why there are none."""
     _, means, _ = mean_and_sd(curves, axis=1)
     knots = np.isfinite(means)
     epochs = np.asarray(knots.all(axis=0))
@@ -164,14 +163,13 @@ def _grid(curves: Floats, updates: Floats) -> _Grid | str:
     start, end = np.sort(first)[1], np.sort(last)[-2]
     if not start < end:
         return "no two batch sizes have data at the same number of updates"
-    points = np.geomspace(start, end, GRID_POINTS)
-    # geomspace may overshoot by a rounding error, which would leave the ends without data.
-    points[0], points[-1] = start, end
+    # Midpoints of cells of equal width, so that the average over points is that over the range.
+    points = start * (end / start) ** ((np.arange(GRID_POINTS) + 0.5) / GRID_POINTS)
     pieces = [
         _interpolation(np.log(points), np.log(row[use]), use) for row, use in zip(at, knots, strict=True)
     ]
     left, right, weight = (np.stack(part) for part in zip(*pieces, strict=True))
-    return _Grid(epochs, points, left, weight, right)
+    return _Grid(epochs, float(start), float(end), left, weight, right)
 
 
 def _interpolation(
@@ -188,21 +186,47 @@ def _interpolation(
     return positions[before], positions[after], np.where(outside, np.nan, weight)
 
 
-def _variances(means: Floats, grid: _Grid) -> _Variances:
-    """Variances between batch sizes of mean curves, (..., B, K), averaged over the grid."""
-    rows = np.arange(means.shape[-2])[:, None]
-    left, right = means[..., rows, grid.left], means[..., rows, grid.right]
-    return _Variances(
-        at_epochs=_mean_variance(means[..., grid.epochs]),
-        at_updates=_mean_variance(left + grid.weight * (right - left)),
-    )
+class _VarianceOverRows:
+    """Variance (n - 1) over rows that come one at a time, by Welford's updates, NaN left out.
+
+    Welford (1962), Note on a method for calculating corrected sums of squares and products. Rows
+    that are all equal give exactly 0.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._n = np.zeros(shape)
+        self._mean = np.zeros(shape)
+        self._squares = np.zeros(shape)
+
+    def add(self, row: Floats) -> None:
+        finite = np.isfinite(row)
+        values = row if finite.all() else np.where(finite, row, self._mean)
+        self._n += finite
+        delta = values - self._mean
+        self._mean += delta / np.maximum(self._n, 1)
+        self._squares += delta * (values - self._mean)
+
+    def average(self) -> Floats:
+        """Mean over the last axis, of the points with at least two rows."""
+        variance = np.where(self._n > 1, self._squares / np.maximum(self._n - 1, 1), np.nan)
+        return mean_and_sd(variance, axis=-1)[1]
 
 
-def _mean_variance(curves: Floats) -> Floats:
-    """Variance over batch sizes, (..., B, K), averaged over the points with at least two."""
-    _, _, sd = mean_and_sd(curves, axis=-2)
-    _, mean, _ = mean_and_sd(sd**2, axis=-1)
-    return mean
+def _variances(means: Iterable[Floats], count: int, grid: _Grid) -> _Variances:
+    """Variances between batch sizes, averaged over the grid.
+
+    Args:
+        means: For each batch size its mean curves, (count, K).
+        count: Number of sets of curves.
+        grid: Where they are compared.
+    """
+    at_epochs = _VarianceOverRows((count, int(grid.epochs.sum())))
+    at_updates = _VarianceOverRows((count, GRID_POINTS))
+    for row, curves in enumerate(means):
+        left, right = curves[:, grid.left[row]], curves[:, grid.right[row]]
+        at_epochs.add(curves[:, grid.epochs])
+        at_updates.add(left + grid.weight[row] * (right - left))
+    return _Variances(at_epochs.average(), at_updates.average())
 
 
 def _interval(curves: Floats, grid: _Grid, settings: Settings) -> tuple[float, float, str | None]:
@@ -210,25 +234,24 @@ def _interval(curves: Floats, grid: _Grid, settings: Settings) -> tuple[float, f
     if (trials.sum(axis=1) < 2).all():
         return float("nan"), float("nan"), "an interval needs at least 2 replicates at some batch size"
     random = np.random.default_rng(settings.seed)
-    per_chunk = max(1, _CHUNK // (curves.shape[0] * max(curves.shape[2], GRID_POINTS)))
-    shares = []
-    for start in range(0, settings.resamples, per_chunk):
-        count = min(per_chunk, settings.resamples - start)
-        shares.append(_variances(_resampled_means(curves, trials, count, random), grid).share)
-    values = np.concatenate(shares)
+    means = (
+        _resampled_means(values[use], settings.resamples, random)
+        for values, use in zip(curves, trials, strict=True)
+    )
+    shares = _variances(means, settings.resamples, grid).share
     tail = (1 - settings.confidence) / 2
-    low, high = np.nanquantile(values, [tail, 1 - tail]) if np.isfinite(values).any() else (np.nan, np.nan)
+    low, high = np.nanquantile(shares, [tail, 1 - tail]) if np.isfinite(shares).any() else (np.nan, np.nan)
     return float(low), float(high), None
 
 
-def _resampled_means(curves: Floats, trials: Bools, count: int, random: np.random.Generator) -> Floats:
-    """Mean curves of `count` bootstrap resamples, (count, B, K)."""
-    means = np.empty((count, curves.shape[0], curves.shape[2]))
-    for row, (values, use) in enumerate(zip(curves, trials, strict=True)):
-        n = int(use.sum())
-        weights = random.multinomial(n, np.full(n, 1 / n), size=count).astype(np.float64)
-        finite = np.isfinite(values[use])
-        total = weights @ np.where(finite, values[use], 0.0)
-        present = weights @ finite.astype(np.float64)
-        means[:, row] = np.divide(total, present, out=np.full(total.shape, np.nan), where=present > 0)
+def _resampled_means(curves: Floats, count: int, random: np.random.Generator) -> Floats:
+    """Mean curves of `count` bootstrap resamples of one batch size's trials, (R, K) to (count, K)."""
+    n = len(curves)
+    weights = random.multinomial(n, np.full(n, 1 / n), size=count).astype(np.float64)
+    finite = np.isfinite(curves)
+    total = weights @ np.where(finite, curves, 0.0)
+    if finite.all():
+        return total / n
+    present = weights @ finite.astype(np.float64)
+    means: Floats = np.divide(total, present, out=np.full(total.shape, np.nan), where=present > 0)
     return means

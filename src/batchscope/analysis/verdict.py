@@ -220,8 +220,8 @@ def _stage_shares(analysis: Analysis) -> list[Sentence]:
         clause = share_clause(share, analysis.facts.confidence)
         figures = (("stage", share.stage), ("share", share.share), ("low", share.low), ("high", share.high))
         text = (
-            f"{clause[0].upper()}{clause[1:]} (updates counted from the stage's start, so what earlier stages "
-            "left behind stays)."
+            f"{clause[0].upper()}{clause[1:]} (updates counted from the stage's start, so what earlier "
+            "stages left behind stays)."
         )
         sentences.append(Sentence("stage_share", text, figures))
     return sentences
