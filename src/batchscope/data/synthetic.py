@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from batchscope.data.dataset import Dataset
 from batchscope.data.desert import COLUMNS, SIZE, draw_desert
 from batchscope.data.shapes import Draws
+from batchscope.errors import DataError
 
 __all__ = ["SYNTHETIC", "draw_cacti", "generate_cacti", "synthetic_labels"]
 
@@ -39,7 +40,12 @@ def generate_cacti(count: int, seed: int = 2019) -> Dataset:
 
     Returns:
         `count` images of 32x32, classes ``("0", "1")``, one negative in every four images.
+
+    Raises:
+        DataError: The count or the seed is out of range.
     """
+    if count < 1 or seed < 0:
+        raise DataError(f"count >= 1 and seed >= 0 must hold, but got count={count}, seed={seed}")
     return draw_cacti(np.arange(count), seed)
 
 
