@@ -231,6 +231,9 @@ def test_other_sources_are_refused(tmp_path: Path) -> None:
     (tmp_path / "photo.png").write_bytes(encoded(coloured(1)))
     with pytest.raises(DataError, match="but there is a file"):
         load(tmp_path / "photo.png")
+    for name in ("~nobody-of-this-name/cacti", "x" * 5_000, "a\0b"):
+        with pytest.raises(DataError):
+            load(name)
     with pytest.raises(DataError, match=r"the study names no data: set data.source or --data"):
         load_dataset(DataSpec(), 32, "nearest")
     with pytest.raises(DataError, match="one of nearest, bilinear"):

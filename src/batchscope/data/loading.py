@@ -48,11 +48,12 @@ def load_dataset(spec: DataSpec, image_size: int, interpolation: str) -> Dataset
         raise DataError(f"the study names no data: set data.source or --data to {_LAYOUTS}")
     if spec.source == SYNTHETIC:
         return _load_synthetic(spec)
-    path = Path(spec.source).expanduser()
     try:
-        listing = _list(path)
+        listing = _list(Path(spec.source).expanduser())
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+        raise DataError(f"{spec.source}: cannot be read: {error.strerror}") from error
+    except RuntimeError as error:  # "~name" where there is no such user
+        raise DataError(f"{spec.source}: must name a folder, but {error}") from error
     with closing(listing.files):
         return _load(listing, spec, image_size, interpolation)
 
