@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
 import pandas as pd
 
 from batchscope.analysis.comparisons import compare_with_smallest, page_trend, replicate_spread
 from batchscope.analysis.exchangeability import check_exchangeability
+from batchscope.analysis.facts import study_facts
 from batchscope.analysis.learning_rate import learning_rate_retuned
 from batchscope.analysis.notes import draw_notes
-from batchscope.analysis.panel import Panel, build_panel
+from batchscope.analysis.panel import build_panel
 from batchscope.analysis.recommendation import recommend
-from batchscope.analysis.results import Analysis, StageSpan, StudyFacts
+from batchscope.analysis.results import Analysis
 from batchscope.analysis.settings import VALIDATION_METRICS, RecipeFacts, Settings
 from batchscope.analysis.summary import summarize
 from batchscope.analysis.updates_share import updates_shares
@@ -50,7 +50,7 @@ def analyze(
     retuned = learning_rate_retuned(panel, recipe)
     checks, flags = check_exchangeability(panel)
     analysis = Analysis(
-        facts=_facts(panel, metric, settings, retuned),
+        facts=study_facts(panel, metric, settings, retuned),
         summary=summarize(panel, settings),
         comparisons=tuple(
             comparison
@@ -81,25 +81,3 @@ def _metric(history: pd.DataFrame, chosen: str | None) -> str:
     raise HistoryError(
         f"the analysis needs the column {' or '.join(VALIDATION_METRICS)}, but this history has neither"
     )
-
-
-def _facts(panel: Panel, metric: str, settings: Settings, retuned: bool | None) -> StudyFacts:
-    return StudyFacts(
-        study=panel.study,
-        metric=metric,
-        batch_sizes=tuple(panel.batch_sizes.tolist()),
-        replicates=tuple(panel.replicates.tolist()),
-        n_trials=int(panel.recorded.any(axis=2).sum()),
-        stages=tuple(_span(panel, position, name) for position, name in enumerate(panel.stages)),
-        last_epoch=int(panel.epochs[-1]),
-        learning_rate_retuned=retuned,
-        margin=settings.margin,
-        confidence=settings.confidence,
-        resamples=settings.resamples,
-        seed=settings.seed,
-    )
-
-
-def _span(panel: Panel, position: int, name: str) -> StageSpan:
-    epochs = panel.epochs[np.flatnonzero((panel.stage_index == position).any(axis=(0, 1)))]
-    return StageSpan(name, int(epochs[0]), int(epochs[-1]))

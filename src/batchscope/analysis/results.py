@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from batchscope.analysis.facts import StageSpan, StudyFacts
 from batchscope.analysis.words import Figure, Sentence
 
 __all__ = [
@@ -29,54 +30,6 @@ __all__ = [
     "Trend",
     "UpdatesShare",
 ]
-
-
-@dataclass(frozen=True)
-class StageSpan:
-    """Where a stage lies in the history.
-
-    Attributes:
-        name: As in the history; empty where the history has no stage column.
-        first_epoch: Smallest epoch of the stage, over all trials.
-        last_epoch: Largest epoch of the stage, over all trials.
-    """
-
-    name: str
-    first_epoch: int
-    last_epoch: int
-
-
-@dataclass(frozen=True)
-class StudyFacts:
-    """What was analysed.
-
-    Attributes:
-        study: Name of the study; None where the history has no study column.
-        metric: The validation metric that was analysed, ``val_accuracy`` or ``val_loss``.
-        batch_sizes: Ascending.
-        replicates: Ascending.
-        n_trials: Number of (batch size, replicate) pairs that have at least one row.
-        stages: In the order of training.
-        last_epoch: The longest trial's last epoch; the end of the study.
-        learning_rate_retuned: Whether each batch size had its own; None where nothing tells.
-        margin: Differences of the metric (and of the gap) below it do not matter in practice.
-        confidence: Coverage of all intervals, for example 0.95.
-        resamples: Number of bootstrap resamples.
-        seed: Of the bootstrap.
-    """
-
-    study: str | None
-    metric: str
-    batch_sizes: tuple[int, ...]
-    replicates: tuple[int, ...]
-    n_trials: int
-    stages: tuple[StageSpan, ...]
-    last_epoch: int
-    learning_rate_retuned: bool | None
-    margin: float
-    confidence: float
-    resamples: int
-    seed: int
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,16 @@ from collections.abc import Callable
 
 from batchscope.analysis.headline import headline, headline_share, share_clause
 from batchscope.analysis.moments import t_quantile
-from batchscope.analysis.results import Analysis, Choice, Comparison, Flag, Sentence, SummaryRow, Trend
+from batchscope.analysis.results import (
+    Analysis,
+    Choice,
+    Comparison,
+    Flag,
+    Sentence,
+    StudyFacts,
+    SummaryRow,
+    Trend,
+)
 from batchscope.analysis.words import (
     MOST_LISTED,
     Figure,
@@ -153,14 +162,14 @@ def _comparisons(analysis: Analysis) -> list[Sentence]:
             if found.quantity == quantity and math.isfinite(found.p_holm)
         ]
         if tested:
-            sentences.append(_comparison(tested, analysis.facts.confidence))
+            sentences.append(_comparison(tested, analysis.facts))
     return sentences
 
 
-def _comparison(tested: list[Comparison], confidence: float) -> Sentence:
+def _comparison(tested: list[Comparison], facts: StudyFacts) -> Sentence:
     name, epoch, reference = quantity_name(tested[0].quantity), tested[0].epoch, tested[0].reference
     surest = min(tested, key=lambda found: found.p_holm)
-    different = [found for found in tested if found.p_holm < 1 - confidence]
+    different = [found for found in tested if found.p_holm < facts.level]
     shown = max(different, key=lambda found: abs(found.difference)) if different else surest
     figures: tuple[tuple[str, Figure], ...] = (
         ("epoch", epoch),
@@ -175,7 +184,7 @@ def _comparison(tested: list[Comparison], confidence: float) -> Sentence:
     )
     amount = (
         f"{number(shown.difference)} at batch size {shown.batch_size} "
-        f"({interval(shown.low, shown.high, confidence)}, Holm-corrected {p_value(shown.p_holm)})"
+        f"({interval(shown.low, shown.high, facts.confidence)}, Holm-corrected {p_value(shown.p_holm)})"
     )
     if not different:
         text = (
@@ -192,9 +201,7 @@ def _comparison(tested: list[Comparison], confidence: float) -> Sentence:
 
 
 def _trends(analysis: Analysis) -> list[Sentence]:
-    return [
-        _trend(found, 1 - analysis.facts.confidence) for found in analysis.trend if math.isfinite(found.p)
-    ]
+    return [_trend(found, analysis.facts.level) for found in analysis.trend if math.isfinite(found.p)]
 
 
 def _trend(found: Trend, level: float) -> Sentence:
@@ -232,7 +239,7 @@ def _spread(analysis: Analysis) -> list[Sentence]:
     rows = [row for row in spread.rows if math.isfinite(row.sd)]
     if not (math.isfinite(spread.p) and math.isfinite(spread.factor_per_doubling)):
         return []
-    significant = spread.p < 1 - analysis.facts.confidence
+    significant = spread.p < analysis.facts.level
     grows = spread.factor_per_doubling > 1
     rule = ("spread_grows" if grows else "spread_shrinks") if significant else "spread_not_shown"
     first, last = rows[0], rows[-1]
