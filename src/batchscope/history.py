@@ -68,7 +68,8 @@ def check_history(table: pd.DataFrame, source: str = "the history") -> pd.DataFr
         )
     if not any(name in table.columns for name in METRICS):
         raise HistoryError(
-            f"{source}: a history needs at least one of {', '.join(METRICS)} (it has {_listed(table.columns)})"
+            f"{source}: a history needs at least one of {', '.join(METRICS)} "
+            f"(it has {_listed(table.columns)})"
         )
     if table.empty:
         raise HistoryError(f"{source}: a history needs at least one row, but it has none")
@@ -82,7 +83,9 @@ def check_history(table: pd.DataFrame, source: str = "the history") -> pd.DataFr
     if twice.any():
         where = result.loc[twice, keys].iloc[0].to_dict()
         described = ", ".join(f"{key}={value}" for key, value in where.items())
-        raise HistoryError(f"{source}: each (trial, epoch) must stand there once, but {described} is repeated")
+        raise HistoryError(
+            f"{source}: each (trial, epoch) must stand there once, but {described} is repeated"
+        )
     return result.sort_values(keys, kind="stable").reset_index(drop=True)
 
 

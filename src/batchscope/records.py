@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-__all__ = ["EpochRecord", "Trial", "TrialState"]
+__all__ = ["BatchProgress", "EpochRecord", "Trial", "TrialState"]
 
 
 class TrialState(StrEnum):
@@ -70,3 +70,24 @@ class EpochRecord:
     val_loss: float
     val_accuracy: float
     probes: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BatchProgress:
+    """Where a running epoch stands.
+
+    Attributes:
+        stage: Name of the stage.
+        epoch: Counted on through the stages.
+        examples: Images presented in this epoch so far.
+        total: Images that this epoch presents.
+        accuracy: Running mean of the training accuracy.
+        seconds: Since the epoch's start.
+    """
+
+    stage: str
+    epoch: int
+    examples: int
+    total: int
+    accuracy: float
+    seconds: float

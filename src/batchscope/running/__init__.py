@@ -1,0 +1,1 @@
+"""Running: plan, store, execution on this machine, progress."""

@@ -1,0 +1,37 @@
+# The front door: people and CI run the same commands. Each sets up what it needs in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+EXTRAS ?= tensorflow
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format clean
+
+help:  ## List the commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+
+$(BIN)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--editable '.[$(EXTRAS),kaggle]' $$($(BIN)/python scripts/dev_requirements.py)
+	touch $@
+
+install: $(BIN)/.installed  ## Install into .venv
+
+demo: install  ## Run a small study from start to page, in minutes
+	$(BIN)/batchscope run demo --out runs/demo
+
+test: install  ## Run the tests
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+lint: install  ## Check style, types and layers
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install  ## Format the code
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:  ## Remove the environment and caches
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,157 @@
+"""What Python programs call: run a study, open a run, write its report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batchscope.errors import Problem, StudyError
+from batchscope.loading import apply_changes, parse_study
+from batchscope.running.folder import RunFolder
+from batchscope.running.progress import Silent, Watcher
+from batchscope.running.store import Store, TrialStatus
+from batchscope.spec import Study
+from batchscope.studies import load_study
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from batchscope.analysis import Analysis
+
+__all__ = ["Run", "load", "resolve", "run"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder, opened for reading; reading is safe while the run goes on.
+
+    Attributes:
+        path: The folder.
+    """
+
+    path: Path
+
+    @cached_property
+    def study(self) -> Study:
+        """The study as it was resolved when the run began."""
+        return RunFolder(self.path).study()
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """The history as stored at this moment, a row for each (trial, epoch)."""
+        with self._store() as store:
+            return store.history(self.study.name)
+
+    @property
+    def trials(self) -> list[TrialStatus]:
+        """How far each trial is, in the order of the plan."""
+        with self._store() as store:
+            return store.trials()
+
+    def analyze(self) -> Analysis:
+        """What the history says."""
+        from batchscope.analysis import analyze
+
+        return analyze(self.history)
+
+    def write_report(self) -> Path:
+        """Writes history, pictures and page from the stored results.
+
+        Returns:
+            The page's path.
+
+        Raises:
+            HistoryError: Nothing is stored yet.
+            ReportError: The folder cannot be written.
+        """
+        from batchscope.run_report import write_run_report
+
+        with self._store() as store:
+            return write_run_report(self.study, store, RunFolder(self.path).report)
+
+    def _store(self) -> Store:
+        return Store(RunFolder(self.path).database)
+
+
+def run(
+    study: str | Path | Study,
+    *,
+    data: str | Path | None = None,
+    weights: str | None = None,
+    out: str | Path | None = None,
+    batch_sizes: Sequence[int] | None = None,
+    replicates: int | None = None,
+    limit: int | None = None,
+    changes: Mapping[str, Any] | None = None,
+    watcher: Watcher | None = None,
+) -> Run:
+    """Carries out a study, or what is left of it, and writes its report.
+
+    Args:
+        study: A built-in study's name, a study file, or a `Study`.
+        data: Folder of the images, or ``synthetic-cactus``.
+        weights: As in `ModelSpec.weights`.
+        out: The run's folder; default ``runs/`` and the study's name.
+        batch_sizes: Instead of the study's.
+        replicates: Instead of the study's.
+        limit: Use a stratified subset of this many images.
+        changes: Further dotted keys and values, such as ``{"stages.fine_tuning.epochs": 2}``.
+        watcher: Told of the course; default: nobody.
+
+    Returns:
+        The run. Trials that failed are among its `trials`, with their tracebacks.
+
+    Raises:
+        BatchscopeError: Nothing could be run.
+    """
+    from batchscope.running.run import run_study
+
+    shortcuts = {
+        "data.source": None if data is None else str(data),
+        "model.weights": weights,
+        "batch_sizes": None if batch_sizes is None else list(batch_sizes),
+        "replicates": replicates,
+        "data.limit": limit,
+    }
+    given = [(key, value) for key, value in shortcuts.items() if value is not None]
+    resolved = resolve(study, [*given, *(changes or {}).items()])
+    folder = Path("runs") / resolved.name if out is None else Path(out)
+    run_study(resolved, folder, watcher or Silent())
+    result = Run(folder)
+    if not result.history.empty:
+        result.write_report()
+    return result
+
+
+def load(folder: str | Path) -> Run:
+    """Opens a run's folder.
+
+    Raises:
+        RunFolderError: It holds no run.
+    """
+    opened = Run(Path(folder))
+    _ = opened.study, opened.trials
+    return opened
+
+
+def resolve(study: str | Path | Study, changes: Iterable[tuple[str, Any]]) -> Study:
+    """A study with changes applied, ready to run.
+
+    Raises:
+        StudyError: With every problem found; a study without a data source among them.
+    """
+    if isinstance(study, Study):
+        raw = study.model_dump(mode="json", exclude_none=True)
+        resolved = parse_study(apply_changes(raw, changes), study.name)
+    else:
+        resolved = load_study(str(study), changes)
+    if resolved.data.source is None:
+        rule = (
+            "is required: give --data a folder in the layout of the Kaggle competition or with a folder per "
+            "class, or synthetic-cactus; 'batchscope data aerial-cactus --to DIR' fetches the competition"
+        )
+        raise StudyError(resolved.name, [Problem("data.source", rule)])
+    return resolved

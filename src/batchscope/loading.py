@@ -1,0 +1,218 @@
+"""Study files: reading, changing, writing and comparing them.
+
+Whatever is wrong with a study file is reported at once, each problem with its key, rule and value.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import tomli_w
+from pydantic import BaseModel, ValidationError
+
+from batchscope.errors import Problem, StudyError
+from batchscope.spec import Augmentation, DataSpec, FromLayer, ModelSpec, Stage, Study
+
+__all__ = ["apply_changes", "difference", "dump_study", "parse_change", "parse_study", "read_toml"]
+
+_TABLES: Mapping[str, type[BaseModel]] = {
+    "": Study,
+    "data": DataSpec,
+    "model": ModelSpec,
+    "stages": Stage,
+    "augmentation": Augmentation,
+    "trainable": FromLayer,
+}
+
+
+def read_toml(text: str, source: str) -> dict[str, Any]:
+    """Parses TOML.
+
+    Raises:
+        StudyError: The text is not TOML; tells line and column.
+    """
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise StudyError(source, [Problem("", f"must be TOML: {error}")]) from error
+
+
+def parse_study(raw: Mapping[str, Any], source: str) -> Study:
+    """Validates a study.
+
+    Args:
+        raw: The parsed TOML.
+        source: Names the file or built-in study in error messages.
+
+    Raises:
+        StudyError: With every problem found.
+    """
+    try:
+        return Study.model_validate(raw)
+    except ValidationError as error:
+        raise StudyError(source, _problems(error, raw)) from error
+
+
+def parse_change(text: str) -> tuple[str, Any]:
+    """Splits ``KEY=VALUE``; the value is read as TOML, and as text where it is not TOML.
+
+    Raises:
+        StudyError: There is no ``=`` or no key.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise StudyError("--set", [Problem("", "must have the form KEY=VALUE", repr(text))])
+    try:
+        parsed = tomllib.loads(f"value = {value}")
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value
+    return key.strip(), parsed["value"] if parsed.keys() == {"value"} else value
+
+
+def apply_changes(
+    raw: Mapping[str, Any], changes: Iterable[tuple[str, Any]], source: str = "--set"
+) -> dict[str, Any]:
+    """Sets dotted keys in a study; a stage is addressed by its name, ``stages.fine_tuning.epochs``.
+
+    Args:
+        raw: The parsed TOML; left as it is.
+        changes: Pairs of dotted key and value, applied in order. Keys are not checked here:
+            `parse_study` refuses what a study does not know.
+        source: Names the origin of the changes in error messages.
+
+    Raises:
+        StudyError: A key leads through something that is not a table, or names no stage.
+    """
+    result: dict[str, Any] = _copy(raw)
+    problems: list[Problem] = []
+    for key, value in changes:
+        problem = _set(result, key, value)
+        if problem is not None:
+            problems.append(problem)
+    if problems:
+        raise StudyError(source, problems)
+    return result
+
+
+def dump_study(study: Study) -> str:
+    """Writes a study as TOML, every value spelled out, so that later defaults cannot change it."""
+    return tomli_w.dumps(study.model_dump(mode="json", exclude_none=True))
+
+
+def difference(before: Study, after: Study) -> list[str]:
+    """Lists what differs between two studies, a line per key: ``seed: 1 -> 2``."""
+    old, new = _flatten(before.model_dump(mode="json")), _flatten(after.model_dump(mode="json"))
+    keys = [*old, *(key for key in new if key not in old)]
+    return [
+        f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}"
+        for key in keys
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copy(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_copy(item) for item in value]
+    return value
+
+
+def _set(table: dict[str, Any], dotted: str, value: Any) -> Problem | None:
+    *path, last = dotted.split(".")
+    here: Any = table
+    for depth, part in enumerate(path):
+        if isinstance(here, list):
+            named = [stage for stage in here if isinstance(stage, dict) and stage.get("name") == part]
+            if not named:
+                names = ", ".join(str(stage.get("name")) for stage in here if isinstance(stage, dict))
+                return Problem(dotted, f"must name one of the stages {names}", part)
+            here = named[0]
+        elif isinstance(here.get(part, {}), dict | list):
+            here = here.setdefault(part, {})
+        elif isinstance(here[part], str) and part == "trainable":
+            here[part] = {}
+            here = here[part]
+        else:
+            return Problem(dotted, f"{'.'.join(path[: depth + 1])} is not a table", repr(here[part]))
+    if isinstance(here, list):
+        return Problem(dotted, "must name a stage and one of its keys, such as stages.NAME.epochs")
+    here[last] = value
+    return None
+
+
+def _problems(error: ValidationError, raw: Mapping[str, Any]) -> list[Problem]:
+    """One problem per key: the branches of a union fail together and read as alternatives."""
+    merged: dict[str, Problem] = {}
+    for item in error.errors(include_url=False):
+        keep_last = item["type"] in ("missing", "extra_forbidden")
+        key = _dotted(item["loc"], raw, keep_last=keep_last)
+        rule = _rule(item["type"], item["msg"], item["loc"])
+        value = None if item["type"] == "missing" else _shown(item["input"])
+        if item["type"] == "value_error" and not item["loc"]:
+            value = None
+        before = merged.get(key)
+        if before is not None:
+            rule, value = f"{before.rule}, or {rule}", before.value
+        merged[key] = Problem(key, rule, value)
+    return list(merged.values())
+
+
+def _dotted(loc: Sequence[int | str], raw: Any, *, keep_last: bool) -> str:
+    """The key as a user writes it: stages by name, without pydantic's names of union branches."""
+    parts: list[str] = []
+    here = raw
+    for position, part in enumerate(loc):
+        if isinstance(here, list) and isinstance(part, int) and part < len(here):
+            here = here[part]
+            name = here.get("name") if isinstance(here, dict) else None
+            parts.append(name if isinstance(name, str) else str(part + 1))
+        elif isinstance(here, dict) and part in here:
+            here = here[part]
+            parts.append(str(part))
+        elif keep_last and position == len(loc) - 1:
+            parts.append(str(part))
+    return ".".join(parts)
+
+
+def _rule(kind: str, message: str, loc: Sequence[int | str]) -> str:
+    if kind == "missing":
+        return "is required"
+    if kind == "extra_forbidden":
+        return f"unknown key{_suggestion(loc)}"
+    if kind == "model_type":
+        return "must be a table" if loc[-1:] != ("FromLayer",) else "must be a table { from_layer = 100 }"
+    if kind == "value_error":
+        return message.removeprefix("Value error, ")
+    return message.replace("Input should be", "must be").replace("String should", "must")
+
+
+def _suggestion(loc: Sequence[int | str]) -> str:
+    tables = [part for part in loc[:-1] if part in _TABLES]
+    fields = list(_TABLES[str(tables[-1]) if tables else ""].model_fields)
+    close = difflib.get_close_matches(str(loc[-1]), fields, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(fields)}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Leaves by dotted key; stages by name."""
+    if isinstance(value, dict):
+        pairs: Iterable[tuple[str, Any]] = value.items()
+    elif (
+        isinstance(value, list) and value and all(isinstance(item, dict) and "name" in item for item in value)
+    ):
+        pairs = ((item["name"], item) for item in value)
+    else:
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, item in pairs:
+        flat.update(_flatten(item, f"{prefix}.{key}" if prefix else key))
+    return flat

@@ -1,0 +1,114 @@
+"""What the run and its workers say to each other, over pipes of their own."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from batchscope.records import BatchProgress, EpochRecord, Trial
+from batchscope.spec import Study
+
+__all__ = [
+    "BatchDone",
+    "EpochDone",
+    "Fatal",
+    "Message",
+    "Ready",
+    "RunTrial",
+    "SetUp",
+    "Stored",
+    "TrialEnded",
+    "receive",
+    "send",
+]
+
+
+@dataclass(frozen=True)
+class SetUp:
+    """To a worker, first: what it will work on."""
+
+    study: Study
+    data: Path
+
+
+@dataclass(frozen=True)
+class RunTrial:
+    """To a worker: carry out this trial, going on from its checkpoint."""
+
+    trial: Trial
+    checkpoint: Path
+    stored_epochs: int
+
+
+@dataclass(frozen=True)
+class Stored:
+    """To a worker: the record is safe, go on to the next epoch."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """From a worker: set up.
+
+    Attributes:
+        facts: Versions and other provenance that only a process with Keras knows.
+    """
+
+    facts: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class BatchDone:
+    """From a worker, now and then: where the epoch stands."""
+
+    progress: BatchProgress
+
+
+@dataclass(frozen=True)
+class EpochDone:
+    """From a worker: a record to store; it waits for `Stored`."""
+
+    record: EpochRecord
+
+
+@dataclass(frozen=True)
+class TrialEnded:
+    """From a worker: the trial is over.
+
+    Attributes:
+        error: The traceback of a failed trial, else None.
+    """
+
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Fatal:
+    """From a worker: nothing can be trained.
+
+    Attributes:
+        error: What to raise.
+    """
+
+    error: Exception
+
+
+Message = SetUp | RunTrial | Stored | Ready | BatchDone | EpochDone | TrialEnded | Fatal
+
+
+def send(stream: BinaryIO, message: Message) -> None:
+    """Writes a message and flushes."""
+    pickle.dump(message, stream)
+    stream.flush()
+
+
+def receive(stream: BinaryIO) -> Message | None:
+    """Reads the next message; None when the other side is gone."""
+    try:
+        # Both ends are this program's own processes; nothing from outside enters these pipes.
+        message: Message = pickle.load(stream)  # noqa: S301
+    except EOFError:
+        return None
+    return message

@@ -1,0 +1,54 @@
+"""The plan of a study: its trials in the order in which they run."""
+
+from __future__ import annotations
+
+from batchscope.errors import DataError
+from batchscope.records import Trial
+from batchscope.spec import Study
+
+__all__ = ["check_sizes", "examples_per_trial", "plan_trials"]
+
+
+def plan_trials(study: Study) -> list[Trial]:
+    """Lists the trials, replicate by replicate.
+
+    A study that is stopped half way so holds every batch size as often as any other. Within a
+    replicate the small batch sizes, which take longest, come first.
+    """
+    return [
+        Trial(batch_size=batch_size, replicate=replicate)
+        for replicate in range(1, study.replicates + 1)
+        for batch_size in sorted(study.batch_sizes)
+    ]
+
+
+def check_sizes(study: Study, training: int, validation: int) -> None:
+    """Refuses batch sizes for which there are too few images.
+
+    Args:
+        study: The study.
+        training: Number of training images.
+        validation: Number of validation images.
+
+    Raises:
+        DataError: A batch would not be full once.
+    """
+    largest = max(study.batch_sizes)
+    if largest > training:
+        raise DataError(
+            f"the largest batch size must not exceed the number of training images, "
+            f"but got batch size {largest} and {training} images; take a smaller one or more images"
+        )
+    if study.last_batch == "drop" and largest > validation:
+        raise DataError(
+            f'with last_batch = "drop" validation needs at least one full batch, but got batch size '
+            f'{largest} and {validation} validation images; set last_batch = "keep" or take more images'
+        )
+
+
+def examples_per_trial(study: Study, training: int) -> dict[int, int]:
+    """Images that a whole trial presents, by batch size."""
+    return {
+        size: study.epochs * (training if study.last_batch == "keep" else training - training % size)
+        for size in study.batch_sizes
+    }

@@ -1,0 +1,167 @@
+"""A study, carried out: images prepared, trials run, every record stored as it comes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from batchscope.data import Dataset, Split, TrainingData, load_dataset, split_dataset
+from batchscope.errors import RunFolderError
+from batchscope.records import BatchProgress, EpochRecord, Trial, TrialState
+from batchscope.running.folder import RunFolder
+from batchscope.running.local import Job, execute
+from batchscope.running.plan import check_sizes, examples_per_trial, plan_trials
+from batchscope.running.progress import Watcher
+from batchscope.running.provenance import now, surroundings
+from batchscope.running.store import DataSummary, SampleImage, Store, TrialStatus
+from batchscope.spec import Study
+
+__all__ = ["run_study"]
+
+_SAMPLES = 24
+
+
+def run_study(study: Study, folder: Path, watcher: Watcher) -> list[TrialStatus]:
+    """Carries out what is left to do of a study, in a folder of its own.
+
+    Args:
+        study: The study; its data source must be given.
+        folder: The run's folder, new or holding the same study.
+        watcher: Told of everything.
+
+    Returns:
+        How each trial ended. A failed one has kept its traceback and is tried again next time.
+
+    Raises:
+        BatchscopeError: Nothing can be run at all.
+    """
+    place = RunFolder(folder)
+    with place.claim(study) as store, watcher:
+        session = store.start_session(now(), surroundings())
+        watcher.note(f"reading the images of {study.data.source}")
+        split = _prepare_data(study, place, store, watcher)
+        store.plan(plan_trials(study))
+        recorder = _Recorder(store, place, watcher, session)
+        jobs = _jobs(store, place)
+        _announce(study, store, watcher, len(split.training))
+        if jobs:
+            execute(study, place.cache, jobs, recorder, place.logs)
+        store.update_session(session, {}, ended=now())
+        return store.trials()
+
+
+def _prepare_data(study: Study, place: RunFolder, store: Store, watcher: Watcher) -> Split:
+    """Reads the images, makes sure that they are those the run began with, and caches them."""
+    dataset = load_dataset(study.data, study.model.image_size, study.model.interpolation)
+    split = split_dataset(dataset.labels, study.data.validation_share, study.data.split_seed)
+    check_sizes(study, len(split.training), len(split.validation))
+    fingerprint, known = dataset.fingerprint(), store.data()
+    if known is not None and known[0].fingerprint != fingerprint:
+        raise RunFolderError(
+            f"{place.path}: the images of {dataset.source} must be those that the run began with, but they "
+            "have changed since; give --out another folder, or restore the images"
+        )
+    if known is None:
+        store.keep_data(_summary(dataset, split, fingerprint), _samples(dataset, split))
+    if dataset.skipped:
+        watcher.note(f"{len(dataset.skipped)} bad images skipped; they are listed on the page")
+    TrainingData(dataset.images, dataset.labels, split, dataset.classes).save(place.cache)
+    return split
+
+
+def _summary(dataset: Dataset, split: Split, fingerprint: str) -> DataSummary:
+    def counts(rows: np.ndarray) -> tuple[int, ...]:
+        return tuple(np.bincount(dataset.labels[rows], minlength=len(dataset.classes)).tolist())
+
+    return DataSummary(
+        source=dataset.source,
+        fingerprint=fingerprint,
+        classes=dataset.classes,
+        training=counts(split.training),
+        validation=counts(split.validation),
+        skipped=tuple((bad.id, bad.reason) for bad in dataset.skipped),
+    )
+
+
+def _samples(dataset: Dataset, split: Split) -> list[SampleImage]:
+    """The first training images of each class in turn."""
+    labels = dataset.labels[split.training]
+    per_class = max(_SAMPLES // len(dataset.classes), 1)
+    rows = [
+        row
+        for label in range(min(len(dataset.classes), _SAMPLES))
+        for row in split.training[labels == label][:per_class]
+    ]
+    return [
+        SampleImage(dataset.ids[row], dataset.classes[dataset.labels[row]], _png(dataset.images[row]))
+        for row in rows
+    ]
+
+
+def _png(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _jobs(store: Store, place: RunFolder) -> list[Job]:
+    return [
+        Job(status.trial, place.checkpoints / f"{status.trial.name}.npz", status.epochs)
+        for status in store.trials()
+        if not status.state.is_finished()
+    ]
+
+
+def _announce(study: Study, store: Store, watcher: Watcher, training: int) -> None:
+    statuses = store.trials()
+    per_trial = examples_per_trial(study, training)
+    left = sum(
+        per_trial[status.trial.batch_size] * (1 - status.epochs / study.epochs)
+        for status in statuses
+        if not status.state.is_finished()
+    )
+    done = sum(status.state.is_finished() for status in statuses)
+    watcher.plan([status.trial for status in statuses], done, left)
+
+
+@dataclass(frozen=True)
+class _Recorder:
+    """Stores what the executor tells, then passes it on to the watcher."""
+
+    store: Store
+    place: RunFolder
+    watcher: Watcher
+    session: int
+
+    def ready(self, facts: Mapping[str, str]) -> None:
+        self.store.update_session(self.session, facts)
+
+    def started(self, trial: Trial) -> None:
+        self.store.set_state(trial, TrialState.RUNNING)
+        last = self.store.last_epoch(trial)
+        self.watcher.started(trial, last.examples if last else 0, last.seconds if last else 0.0)
+
+    def batch(self, trial: Trial, progress: BatchProgress) -> None:
+        self.watcher.batch(trial, progress)
+
+    def epoch(self, trial: Trial, record: EpochRecord) -> None:
+        self.store.add(trial, record)
+        self.watcher.epoch(trial, record)
+
+    def ended(self, trial: Trial, error: str | None) -> None:
+        state = self._state(trial, error)
+        self.store.set_state(trial, state, error)
+        if state.is_finished():
+            (self.place.checkpoints / f"{trial.name}.npz").unlink(missing_ok=True)
+        self.watcher.ended(trial, state, error)
+
+    def _state(self, trial: Trial, error: str | None) -> TrialState:
+        if error is not None:
+            return TrialState.FAILED
+        last = self.store.last_epoch(trial)
+        return TrialState.COMPLETE if last is not None and last.finite else TrialState.DIVERGED

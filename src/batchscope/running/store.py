@@ -1,0 +1,356 @@
+"""The store: a run's results in SQLite. SQL stands here and nowhere else.
+
+One process writes. A record is committed before the next epoch starts, so whatever happens to the
+run, what was reported is there.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from batchscope.errors import RunFolderError
+from batchscope.history import COLUMNS, check_history
+from batchscope.records import EpochRecord, Trial, TrialState
+
+__all__ = ["SCHEMA_VERSION", "DataSummary", "LastEpoch", "SampleImage", "Store", "TrialStatus"]
+
+SCHEMA_VERSION = 1
+_APPLICATION_ID = 0x62736370  # "bscp": tells a batchscope database from any other
+
+_SCHEMA = f"""
+CREATE TABLE fact (
+    name TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT;
+CREATE TABLE trial (
+    name TEXT PRIMARY KEY,
+    position INTEGER NOT NULL,
+    batch_size INTEGER NOT NULL,
+    replicate INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    error TEXT,
+    UNIQUE (batch_size, replicate)
+) STRICT;
+CREATE TABLE epoch (
+    trial TEXT NOT NULL REFERENCES trial (name),
+    epoch INTEGER NOT NULL,
+    stage TEXT NOT NULL,
+    updates INTEGER NOT NULL,
+    examples INTEGER NOT NULL,
+    seconds REAL NOT NULL,
+    learning_rate REAL NOT NULL,
+    train_loss REAL,
+    train_accuracy REAL,
+    val_loss REAL,
+    val_accuracy REAL,
+    PRIMARY KEY (trial, epoch)
+) STRICT;
+CREATE TABLE probe (
+    trial TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    value REAL,
+    PRIMARY KEY (trial, epoch, name),
+    FOREIGN KEY (trial, epoch) REFERENCES epoch (trial, epoch) ON DELETE CASCADE
+) STRICT;
+CREATE TABLE session (
+    id INTEGER PRIMARY KEY,
+    started TEXT NOT NULL,
+    ended TEXT,
+    facts TEXT NOT NULL
+) STRICT;
+CREATE TABLE sample (
+    position INTEGER PRIMARY KEY,
+    id TEXT NOT NULL,
+    class TEXT NOT NULL,
+    png BLOB NOT NULL
+) STRICT;
+PRAGMA application_id = {_APPLICATION_ID};
+PRAGMA user_version = {SCHEMA_VERSION};
+"""
+
+
+@dataclass(frozen=True)
+class TrialStatus:
+    """How far a trial is.
+
+    Attributes:
+        trial: The trial.
+        state: Where it stands.
+        epochs: Epochs stored.
+        error: The traceback of a failed trial, else None.
+    """
+
+    trial: Trial
+    state: TrialState
+    epochs: int
+    error: str | None
+
+
+@dataclass(frozen=True)
+class LastEpoch:
+    """Where a trial's stored history ends.
+
+    Attributes:
+        epoch: The last epoch that is stored.
+        examples: Images presented up to there.
+        seconds: Training time up to there.
+        finite: Whether its training loss is finite; where not, the trial has diverged.
+    """
+
+    epoch: int
+    examples: int
+    seconds: float
+    finite: bool
+
+
+@dataclass(frozen=True)
+class SampleImage:
+    """An image kept for the page.
+
+    Attributes:
+        id: The image's id.
+        label: Name of its class.
+        png: The image, encoded.
+    """
+
+    id: str
+    label: str
+    png: bytes
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """What the page tells of the images.
+
+    Attributes:
+        source: Where they came from.
+        fingerprint: Digest of images and labels.
+        classes: Names.
+        training: Number of training images of each class.
+        validation: Number of validation images of each class.
+        skipped: Pairs of id and reason of the images left out.
+    """
+
+    source: str
+    fingerprint: str
+    classes: tuple[str, ...]
+    training: tuple[int, ...]
+    validation: tuple[int, ...]
+    skipped: tuple[tuple[str, str], ...]
+
+
+class Store:
+    """A run's database.
+
+    Args:
+        path: The file.
+        create: Make the database where there is none yet; otherwise it must be there.
+
+    Raises:
+        RunFolderError: The file is not there, is no batchscope database, or is of a newer version.
+    """
+
+    def __init__(self, path: Path, *, create: bool = False) -> None:
+        if not create and not path.exists():
+            raise RunFolderError(f"{path.parent}: holds no run (there is no {path.name})")
+        self._path = path
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db.execute("PRAGMA foreign_keys = ON")
+            if create and self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._db.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+            self._check_version()
+        except sqlite3.Error as error:
+            raise RunFolderError(f"{path}: cannot be used as a run's database: {error}") from error
+
+    def close(self) -> None:
+        """Closes the database; nothing is left to write."""
+        self._db.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def set_fact(self, name: str, value: str) -> None:
+        """Keeps a text under a name, replacing an older one."""
+        with self._writing():
+            self._db.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", (name, value))
+
+    def fact(self, name: str) -> str | None:
+        """A text kept under a name, or None."""
+        row = self._db.execute("SELECT value FROM fact WHERE name = ?", (name,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def plan(self, trials: Sequence[Trial]) -> None:
+        """Adds the trials that are not there yet, waiting, in this order."""
+        rows = [
+            (trial.name, position, trial.batch_size, trial.replicate, TrialState.WAITING)
+            for position, trial in enumerate(trials)
+        ]
+        with self._writing():
+            self._db.executemany("INSERT OR IGNORE INTO trial VALUES (?, ?, ?, ?, ?, NULL)", rows)
+
+    def trials(self) -> list[TrialStatus]:
+        """All trials in the order of the plan."""
+        rows = self._db.execute(
+            "SELECT batch_size, replicate, state, error, (SELECT count(*) FROM epoch WHERE trial = name) "
+            "FROM trial ORDER BY position"
+        )
+        return [
+            TrialStatus(Trial(batch_size, replicate), TrialState(state), epochs, error)
+            for batch_size, replicate, state, error, epochs in rows
+        ]
+
+    def set_state(self, trial: Trial, state: TrialState, error: str | None = None) -> None:
+        """Moves a trial to a state."""
+        with self._writing():
+            self._db.execute(
+                "UPDATE trial SET state = ?, error = ? WHERE name = ?", (state, error, trial.name)
+            )
+
+    def add(self, trial: Trial, record: EpochRecord) -> None:
+        """Stores an epoch's record with its probes; one that is there already is replaced."""
+        with self._writing():
+            self._db.execute(
+                "INSERT OR REPLACE INTO epoch VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    trial.name,
+                    record.epoch,
+                    record.stage,
+                    record.updates,
+                    record.examples,
+                    record.seconds,
+                    record.learning_rate,
+                    record.train_loss,
+                    record.train_accuracy,
+                    record.val_loss,
+                    record.val_accuracy,
+                ),
+            )
+            self._db.executemany(
+                "INSERT INTO probe VALUES (?, ?, ?, ?)",
+                [(trial.name, record.epoch, name, value) for name, value in record.probes.items()],
+            )
+
+    def history(self, study: str) -> pd.DataFrame:
+        """The history of all trials, finished or not.
+
+        SQLite keeps NaN as NULL; it comes back as NaN.
+
+        Args:
+            study: The study's name, for its column.
+
+        Returns:
+            Columns `COLUMNS` and one for each probe; no rows where nothing is stored yet.
+        """
+        table = pd.read_sql_query(
+            "SELECT epoch.*, batch_size, replicate FROM epoch JOIN trial ON trial.name = epoch.trial",
+            self._db,
+        )
+        table["study"] = study
+        probes = pd.read_sql_query("SELECT * FROM probe", self._db)
+        if not probes.empty:
+            wide = probes.pivot_table(
+                index=["trial", "epoch"], columns="name", values="value", sort=False, dropna=False
+            )
+            table = table.merge(wide.reset_index(), on=["trial", "epoch"], how="left")
+        return table[list(COLUMNS)] if table.empty else check_history(table)
+
+    def last_epoch(self, trial: Trial) -> LastEpoch | None:
+        """Where a trial's stored history ends; None where nothing is stored."""
+        row = self._db.execute(
+            "SELECT epoch, examples, seconds, train_loss FROM epoch WHERE trial = ? "
+            "ORDER BY epoch DESC LIMIT 1",
+            (trial.name,),
+        ).fetchone()
+        if row is None:
+            return None
+        epoch, examples, seconds, loss = row
+        return LastEpoch(epoch, examples, seconds, loss is not None and math.isfinite(loss))
+
+    def start_session(self, started: str, facts: Mapping[str, str]) -> int:
+        """Notes that a process began to write, with what it knows of its surroundings."""
+        with self._writing():
+            cursor = self._db.execute(
+                "INSERT INTO session (started, facts) VALUES (?, ?)", (started, json.dumps(dict(facts)))
+            )
+        return int(cursor.lastrowid or 0)
+
+    def update_session(self, session: int, facts: Mapping[str, str], ended: str | None = None) -> None:
+        """Adds facts to a session and, at its end, the time."""
+        with self._writing():
+            self._db.execute(
+                "UPDATE session SET facts = json_patch(facts, ?), ended = ? WHERE id = ?",
+                (json.dumps(dict(facts)), ended, session),
+            )
+
+    def sessions(self) -> list[tuple[str, str | None, Mapping[str, str]]]:
+        """Start, end and facts of all sessions, oldest first."""
+        rows = self._db.execute("SELECT started, ended, facts FROM session ORDER BY id")
+        return [(started, ended, json.loads(facts)) for started, ended, facts in rows]
+
+    def keep_data(self, summary: DataSummary, samples: Sequence[SampleImage]) -> None:
+        """Keeps what the page tells of the images, replacing what was there."""
+        rows = [(index, image.id, image.label, image.png) for index, image in enumerate(samples)]
+        with self._writing():
+            self._db.execute("INSERT OR REPLACE INTO fact VALUES ('data', ?)", (json.dumps(vars(summary)),))
+            self._db.execute("DELETE FROM sample")
+            self._db.executemany("INSERT INTO sample VALUES (?, ?, ?, ?)", rows)
+
+    def data(self) -> tuple[DataSummary, list[SampleImage]] | None:
+        """What `keep_data` kept, or None."""
+        text = self.fact("data")
+        if text is None:
+            return None
+        raw = json.loads(text)
+        summary = DataSummary(
+            source=raw["source"],
+            fingerprint=raw["fingerprint"],
+            classes=tuple(raw["classes"]),
+            training=tuple(raw["training"]),
+            validation=tuple(raw["validation"]),
+            skipped=tuple((str(name), str(reason)) for name, reason in raw["skipped"]),
+        )
+        rows = self._db.execute("SELECT id, class, png FROM sample ORDER BY position")
+        return summary, [SampleImage(*row) for row in rows]
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise RunFolderError(
+                f"{self._path}: the record could not be written: {error}; what was stored before is safe, "
+                "the same command goes on from there once the cause is mended"
+            ) from error
+
+    def _check_version(self) -> None:
+        application = self._db.execute("PRAGMA application_id").fetchone()[0]
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if application != _APPLICATION_ID:
+            self._db.close()
+            raise RunFolderError(f"{self._path}: must be a database that batchscope wrote, but is not")
+        if version > SCHEMA_VERSION:
+            self._db.close()
+            raise RunFolderError(
+                f"{self._path}: has schema version {version}, but this batchscope knows up to "
+                f"{SCHEMA_VERSION}; install a newer batchscope"
+            )

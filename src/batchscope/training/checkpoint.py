@@ -1,0 +1,89 @@
+"""Checkpoints: everything a trial needs to go on after an epoch, as plain arrays."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchscope.errors import TrainingError
+from batchscope.records import EpochRecord
+
+__all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
+
+Arrays = Sequence[NDArray[np.generic]]
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """The state of a trial after an epoch.
+
+    It carries the epoch's own record: a record that was lost on its way to the store is given
+    again from here, so no epoch is trained twice for it.
+
+    Attributes:
+        trial: Name of the trial.
+        record: The epoch's figures.
+        weights: Values of the network's variables, seeds of random layers among them.
+        optimizer: Values of the stage's optimizer's variables.
+    """
+
+    trial: str
+    record: EpochRecord
+    weights: Arrays
+    optimizer: Arrays
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
+    """Writes a checkpoint, replacing an older one in one step."""
+    arrays: dict[str, NDArray[np.generic]] = {}
+    for group, values in (("weights", checkpoint.weights), ("optimizer", checkpoint.optimizer)):
+        arrays.update({f"{group}/{index}": value for index, value in enumerate(values)})
+    meta = json.dumps({"trial": checkpoint.trial, "record": _record_to_json(checkpoint.record)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("wb") as file:
+        np.savez(file, meta=np.array(meta), **arrays)  # type: ignore[arg-type]  # names are no flags
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def load_checkpoint(path: Path) -> Checkpoint | None:
+    """Reads a checkpoint; None where there is none. Never unpickles.
+
+    Raises:
+        TrainingError: There is a file, but it is no whole checkpoint.
+    """
+    try:
+        # Opened here: where NumPy opens a file that is no archive, it leaves it open.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            meta = json.loads(str(file["meta"]))
+            return Checkpoint(
+                trial=meta["trial"],
+                record=EpochRecord(**meta["record"]),
+                weights=_group(file, "weights"),
+                optimizer=_group(file, "optimizer"),
+            )
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise TrainingError(
+            f"{path}: must be a checkpoint that batchscope wrote, but {error}; "
+            "delete it to train this trial from its start"
+        ) from error
+
+
+def _record_to_json(record: EpochRecord) -> Mapping[str, object]:
+    return asdict(record) | {"probes": dict(record.probes)}
+
+
+def _group(file: np.lib.npyio.NpzFile, group: str) -> list[NDArray[np.generic]]:
+    count = sum(name.startswith(f"{group}/") for name in file.files)
+    return [file[f"{group}/{index}"] for index in range(count)]

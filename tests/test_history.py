@@ -1,0 +1,106 @@
+"""The contract of the history table."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from batchscope.errors import HistoryError
+from batchscope.history import (
+    COLUMNS,
+    check_history,
+    probe_columns,
+    read_history,
+    require_columns,
+    write_history,
+)
+
+
+def table(**columns: object) -> pd.DataFrame:
+    base: dict[str, object] = {
+        "batch_size": [32, 16, 16],
+        "replicate": [1, 1, 1],
+        "epoch": [1, 2, 1],
+        "val_accuracy": [0.1, 0.2, 0.3],
+    }
+    return pd.DataFrame(base | columns)
+
+
+def test_rows_are_sorted_and_known_columns_come_first():
+    history = check_history(table(zeta=[1, 2, 3], train_loss=[1, 2, 3]))
+    assert list(history.columns) == ["batch_size", "replicate", "epoch", "train_loss", "val_accuracy", "zeta"]
+    assert history[["batch_size", "epoch"]].to_numpy().tolist() == [[16, 1], [16, 2], [32, 1]]
+    assert history["val_accuracy"].tolist() == [0.3, 0.2, 0.1]
+    assert history["zeta"].dtype == np.float64
+    assert probe_columns(history) == ["zeta"]
+
+
+def test_nan_is_kept():
+    history = check_history(table(val_accuracy=[0.1, math.nan, math.inf]))
+    assert history["val_accuracy"].isna().tolist() == [False, True, False]
+    assert math.isinf(history["val_accuracy"][0])
+
+
+@pytest.mark.parametrize("name", ["batch_size", "replicate", "epoch"])
+def test_a_missing_required_column_is_named(name: str):
+    with pytest.raises(HistoryError, match=f"but {name} is missing"):
+        check_history(table().drop(columns=name))
+
+
+def test_a_history_without_any_metric_or_row_is_refused():
+    with pytest.raises(HistoryError, match="at least one of train_loss"):
+        check_history(table().drop(columns="val_accuracy"))
+    with pytest.raises(HistoryError, match="at least one row"):
+        check_history(table().iloc[:0])
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"val_accuracy": [0.1, "high", 0.3]}, "column val_accuracy must hold numbers, but row 2 has 'high'"),
+        ({"epoch": [1, 2.5, 1]}, r"column epoch must hold whole numbers from 1 up, but row 2 has .*2\.5"),
+        ({"batch_size": [0, 16, 16]}, "column batch_size must hold whole numbers from 1 up, but row 1"),
+        ({"replicate": [1, math.nan, 1]}, "column replicate must hold whole numbers from 1 up, but row 2"),
+        ({"updates": [-1, 2, 3]}, "column updates must hold whole numbers from 0 up, but row 1"),
+    ],
+)
+def test_values_of_the_wrong_kind_are_refused_by_row(columns: dict[str, object], message: str):
+    with pytest.raises(HistoryError, match=message):
+        check_history(table(**columns))
+
+
+def test_a_repeated_epoch_is_refused_by_name():
+    with pytest.raises(HistoryError, match="batch_size=16, replicate=1, epoch=1 is repeated"):
+        check_history(table(epoch=[1, 1, 1]))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_figures_survive_a_file_exactly(tmp_path: Path, suffix: str):
+    rng = np.random.default_rng(0)
+    history = check_history(table(val_accuracy=rng.random(3), train_loss=[math.nan, 1 / 3, 1e-300]))
+    path = tmp_path / f"history{suffix}"
+    write_history(history, path)
+    pd.testing.assert_frame_equal(read_history(path), history, check_exact=True)
+
+
+def test_other_files_are_refused(tmp_path: Path):
+    with pytest.raises(HistoryError, match=r"must end in \.csv or \.parquet"):
+        read_history(tmp_path / "history.xlsx")
+    with pytest.raises(HistoryError, match="cannot be read as a history"):
+        read_history(tmp_path / "absent.csv")
+
+
+def test_a_missing_optional_column_is_named_with_its_purpose():
+    with pytest.raises(HistoryError, match="the gap needs the column train_accuracy"):
+        require_columns(check_history(table()), ("train_accuracy", "val_accuracy"), "the gap")
+
+
+def test_the_columns_are_those_of_the_contract():
+    assert COLUMNS == (
+        *("study", "trial", "batch_size", "learning_rate", "replicate", "stage", "epoch"),
+        *("updates", "examples", "seconds", "train_loss", "train_accuracy", "val_loss", "val_accuracy"),
+    )

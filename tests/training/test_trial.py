@@ -1,0 +1,257 @@
+"""Trials against plain Keras, and resumed ones against those that ran through."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from tiny import TAIL, TRAINING, stage, tiny_data, tiny_study
+
+from batchscope.data import TrainingData
+from batchscope.errors import TrainingError
+from batchscope.records import BatchProgress, EpochRecord, Trial
+from batchscope.spec import Stage, Study
+from batchscope.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from batchscope.training.inputs import batch_bounds
+from batchscope.training.streams import Purpose, generator
+from batchscope.training.trial import Trainer
+
+pytestmark = [pytest.mark.keras, pytest.mark.xdist_group("trial")]
+VALIDATION = 16
+AUGMENTED = {"rotation": 15, "zoom": [0.9, 1.25], "horizontal_flip": True}
+
+
+@pytest.fixture(scope="module")
+def trainer() -> Trainer:
+    stages = [
+        stage("head_stage", "head", epochs=2, batchnorm="batch"),
+        stage("tail_stage", TAIL, epochs=2, batchnorm="batch", augmentation=AUGMENTED),
+    ]
+    return Trainer(tiny_study(stages=stages), tiny_data())
+
+
+@pytest.fixture(scope="module")
+def finished(trainer: Trainer) -> list[EpochRecord]:
+    return list(trainer.run(Trial(batch_size=8, replicate=1)))
+
+
+def without_time(records: Sequence[EpochRecord]) -> list[EpochRecord]:
+    return [replace(record, seconds=0.0) for record in records]
+
+
+class PlainModel(keras.Model):
+    """The network as a subclassed model."""
+
+    def __init__(self, start: Sequence[np.ndarray], *, inference: bool) -> None:
+        super().__init__()
+        self.base = keras.applications.MobileNet(include_top=False, weights=None, input_shape=(32, 32, 3))
+        self.dense = keras.layers.Dense(1, activation="sigmoid")
+        self.inference = inference
+        self.dense.build((None, 1024))
+        self.base.set_weights(start[:-2])
+        self.dense.set_weights(start[-2:])
+
+    def call(self, inputs: object, training: bool | None = None) -> object:
+        maps = self.base(inputs, training=False if self.inference else training)
+        return self.dense(keras.ops.mean(maps, axis=(1, 2)))
+
+    def free(self, planned: Stage) -> None:
+        tail = planned.name == "tail_stage"
+        names = [layer.name for layer in self.base.layers]
+        for index, layer in enumerate(self.base.layers):
+            layer.trainable = True
+            frozen = not (tail and index >= names.index("conv_dw_12"))
+            if frozen and isinstance(layer, keras.layers.BatchNormalization) and not self.inference:
+                layer.gamma.trainable = layer.beta.trainable = False
+            elif frozen:
+                layer.trainable = False
+            else:
+                for variable in layer._trainable_variables:
+                    variable.trainable = True
+
+
+def plain_keras(study: Study, data: TrainingData, start: Sequence[np.ndarray]) -> list[dict[str, float]]:
+    """The same study as a notebook's author writes it: compile, fit, validation_data."""
+    size = 8
+    images = data.images.repeat(2, axis=1).repeat(2, axis=2).astype(np.float32) / 127.5 - 1
+    labels = data.labels.astype(np.float32)
+    training, validation = data.split.training, data.split.validation
+    if study.last_batch == "drop":
+        validation = validation[: len(validation) // size * size]
+    model = PlainModel(start, inference=study.stages[0].batchnorm == "inference")
+    history: list[dict[str, float]] = []
+    for planned in study.stages:
+        model.free(planned)
+        kind = {"rmsprop": keras.optimizers.RMSprop, "sgd": keras.optimizers.SGD}[planned.optimizer]
+        model.compile(kind(planned.learning_rate), loss="binary_crossentropy", metrics=["accuracy"])
+        for _ in range(planned.epochs):
+            stream = generator(Purpose.ORDER, study.seed, 1, len(history) + 1)
+            order = training[stream.permutation(len(training))]
+            if study.last_batch == "drop":
+                order = order[: len(order) // size * size]
+            fitted = model.fit(
+                images[order],
+                labels[order],
+                batch_size=size,
+                shuffle=False,
+                verbose=0,
+                validation_data=(images[validation], labels[validation]),
+            )
+            history.append({name: values[0] for name, values in fitted.history.items()})
+    return history
+
+
+# RMSprop's first steps have the size of the learning rate whatever the gradient's, so that rounding
+# decides the sign of the many tiny ones that batch statistics over 8 examples give; SGD does not.
+@pytest.mark.parametrize(
+    ("batchnorm", "last_batch", "optimizer"), [("inference", "keep", "rmsprop"), ("batch", "drop", "sgd")]
+)
+def test_a_trial_gives_the_figures_of_plain_fit(batchnorm: str, last_batch: str, optimizer: str):
+    stages = [
+        stage("head_stage", "head", epochs=2, batchnorm=batchnorm, optimizer=optimizer),
+        stage("tail_stage", TAIL, epochs=2, batchnorm=batchnorm, optimizer=optimizer),
+    ]
+    study, data = tiny_study(stages=stages, last_batch=last_batch), tiny_data()
+    trainer = Trainer(study, data)
+    run = trainer.run(Trial(batch_size=8, replicate=1))
+    start = trainer._initial_weights(1)
+    expected = plain_keras(study, data, start)
+    for record, plain in zip(run, expected, strict=True):
+        assert record.train_loss == pytest.approx(plain["loss"], abs=1e-5)
+        assert record.train_accuracy == pytest.approx(plain["accuracy"], abs=1e-5)
+        assert record.val_loss == pytest.approx(plain["val_loss"], abs=1e-5)
+        assert record.val_accuracy == pytest.approx(plain["val_accuracy"], abs=1e-5)
+
+
+def test_counts_run_on_through_the_stages(finished: list[EpochRecord]):
+    assert [record.epoch for record in finished] == [1, 2, 3, 4]
+    assert [record.stage for record in finished] == ["head_stage"] * 2 + ["tail_stage"] * 2
+    assert [record.updates for record in finished] == [
+        6,
+        12,
+        18,
+        24,
+    ]  # 44 images: 5 whole batches and one of 4
+    assert [record.examples for record in finished] == [44, 88, 132, 176]
+    seconds = [record.seconds for record in finished]
+    assert seconds == sorted(seconds)
+    assert seconds[0] > 0
+
+
+def test_dropping_the_last_batch_leaves_the_remainder_out():
+    assert batch_bounds(44, 16, keep_last=True) == [(0, 16), (16, 32), (32, 44)]
+    assert batch_bounds(44, 16, keep_last=False) == [(0, 16), (16, 32)]
+    assert batch_bounds(48, 16, keep_last=False) == batch_bounds(48, 16, keep_last=True)
+
+
+def test_a_replicate_repeats_itself_and_differs_from_another(trainer: Trainer, finished: list[EpochRecord]):
+    again = list(trainer.run(Trial(batch_size=8, replicate=1)))
+    assert without_time(again) == without_time(finished)
+    other = next(trainer.run(Trial(batch_size=8, replicate=2)))
+    assert other.train_loss != finished[0].train_loss
+
+
+def test_a_replicate_starts_from_the_same_weights_at_every_batch_size(trainer: Trainer):
+    first = [np.array(value) for value in trainer._initial_weights(1)]
+    for value, again in zip(first, trainer._initial_weights(1), strict=True):
+        np.testing.assert_array_equal(value, again)
+    assert not np.array_equal(first[-2], trainer._initial_weights(2)[-2])
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_a_resumed_trial_gives_the_figures_of_one_that_ran_through(
+    trainer: Trainer, finished: list[EpochRecord], tmp_path: Path, stop: int
+):
+    path, trial = tmp_path / "c.npz", Trial(batch_size=8, replicate=1)
+    run = trainer.run(trial, path)
+    before = [next(run) for _ in range(stop)]
+    list(trainer.run(Trial(batch_size=16, replicate=2)))  # leaves other weights and optimizer states behind
+    after = list(trainer.run(trial, path, stored_epochs=stop))
+    assert without_time([*before, *after]) == without_time(finished)
+
+
+def test_a_record_lost_after_its_checkpoint_is_given_again(
+    trainer: Trainer, finished: list[EpochRecord], tmp_path: Path
+):
+    path, trial = tmp_path / "c.npz", Trial(batch_size=8, replicate=1)
+    run = trainer.run(trial, path)
+    _, lost = next(run), next(run)
+    after = list(trainer.run(trial, path, stored_epochs=1))
+    assert after[0] == lost
+    assert without_time(after) == without_time(finished[1:])
+
+
+def test_a_trial_whose_checkpoint_is_gone_or_old_starts_anew(
+    trainer: Trainer, finished: list[EpochRecord], tmp_path: Path
+):
+    path, trial = tmp_path / "c.npz", Trial(batch_size=8, replicate=1)
+    next(trainer.run(trial, path))
+    assert without_time(list(trainer.run(trial, path, stored_epochs=3))) == without_time(finished)
+    path.unlink()
+    assert without_time(list(trainer.run(trial, path, stored_epochs=3))) == without_time(finished)
+
+
+def test_a_finished_trial_gives_nothing_more(trainer: Trainer, tmp_path: Path):
+    path, trial = tmp_path / "c.npz", Trial(batch_size=8, replicate=1)
+    assert len(list(trainer.run(trial, path))) == 4
+    assert list(trainer.run(trial, path, stored_epochs=4)) == []
+
+
+def test_a_diverged_trial_ends_with_the_record_that_shows_it(tmp_path: Path):
+    wild = stage("one", "head", epochs=4, optimizer="sgd") | {"learning_rate": 1e38}
+    trainer = Trainer(tiny_study(stages=[wild]), tiny_data())
+    path = tmp_path / "c.npz"
+    records = list(trainer.run(Trial(batch_size=8, replicate=1), path))
+    assert not math.isfinite(records[-1].train_loss)
+    assert all(math.isfinite(record.train_loss) for record in records[:-1])
+    assert records[-1].epoch < 4
+    assert list(trainer.run(Trial(batch_size=8, replicate=1), path, stored_epochs=len(records))) == []
+
+
+def test_progress_tells_images_presented(trainer: Trainer):
+    told: list[BatchProgress] = []
+    next(trainer.run(Trial(batch_size=16, replicate=1), on_batch=told.append))
+    assert [progress.examples for progress in told] == [16, 32, TRAINING]
+    assert {(progress.stage, progress.epoch, progress.total) for progress in told} == {
+        ("head_stage", 1, TRAINING)
+    }
+    assert all(0 <= progress.accuracy <= 1 for progress in told)
+
+
+def test_three_classes_are_learnt_with_a_softmax():
+    study = tiny_study(stages=[stage("one", "head", epochs=6, batchnorm="batch") | {"learning_rate": 0.02}])
+    records = list(Trainer(study, tiny_data(classes=3)).run(Trial(batch_size=8, replicate=1)))
+    assert records[-1].train_accuracy > 0.5 > 1 / 3
+    assert records[-1].train_loss < records[0].train_loss
+
+
+def test_checkpoints_are_whole_or_refused(tmp_path: Path):
+    path = tmp_path / "c.npz"
+    assert load_checkpoint(path) is None
+    record = EpochRecord("one", 2, 4, 8, 1.5, 0.1, math.nan, 0.5, math.inf, 0.25, {"probe": 1.0})
+    state = Checkpoint("b8-r1", record, [np.arange(3.0)], [np.array(7), np.ones((2, 2), np.float32)])
+    save_checkpoint(state, path)
+    loaded = load_checkpoint(path)
+    assert loaded is not None
+    assert loaded.trial == "b8-r1"
+    assert math.isnan(loaded.record.train_loss)
+    assert replace(loaded.record, train_loss=0.0) == replace(record, train_loss=0.0)
+    for values, expected in ((loaded.weights, state.weights), (loaded.optimizer, state.optimizer)):
+        for value, wanted in zip(values, expected, strict=True):
+            np.testing.assert_array_equal(value, wanted)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(TrainingError, match="delete it to train this trial from its start"):
+        load_checkpoint(path)
+
+
+def test_a_pickle_is_not_a_checkpoint(tmp_path: Path):
+    path = tmp_path / "c.npz"
+    with path.open("wb") as file:
+        np.savez(file, meta=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(TrainingError, match="must be a checkpoint"):
+        load_checkpoint(path)
