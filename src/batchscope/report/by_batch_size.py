@@ -8,7 +8,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from batchscope.report.curves import PARTS, Measure, curve_points, diverged_note, last_common_epoch
+from batchscope.report.curves import PARTS, POINTS, Measure, curve_points, diverged_note, last_common_epoch
 from batchscope.report.encodings import (
     batch_size_axis,
     batch_size_colour,
@@ -23,7 +23,7 @@ from batchscope.report.words import Level, direction_phrase
 
 __all__ = ["ByBatchSizeInfo", "by_batch_size_chart", "by_batch_size_figure", "by_batch_size_info"]
 
-PANELS = Panels(columns=2, width=380, margin=66)
+PANELS = Panels(columns=2, width=380, margin=72)
 POINTS_ABOVE = 30
 """Above so many replicates of a batch size their range is drawn instead of each one."""
 
@@ -88,7 +88,8 @@ def by_batch_size_info(history: pd.DataFrame, measure: Measure) -> ByBatchSizeIn
     part = PARTS[1] if (points["part"] == PARTS[1]).any() else PARTS[0]
     grouped = points.groupby(["batch_size", "epoch", "part"], sort=True)["value"]
     means = grouped.agg(value="mean", low="min", high="max", replicates="count").reset_index()
-    ranged = bool(points.groupby(["batch_size", "epoch", "part"]).size().max() > POINTS_ABOVE)
+    most = points.groupby(["batch_size", "epoch", "part"]).size().max()
+    ranged = bool(most > POINTS_ABOVE or len(points) > POINTS)
     note = "Bars show the range over all replicates instead of each one." if ranged else ""
     return ByBatchSizeInfo(
         measure=measure,

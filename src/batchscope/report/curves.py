@@ -18,6 +18,7 @@ from batchscope.errors import HistoryError
 
 __all__ = [
     "PARTS",
+    "POINTS",
     "StageStart",
     "accuracy_or_loss",
     "curve_points",
@@ -32,7 +33,7 @@ __all__ = [
 Measure = Literal["accuracy", "loss"]
 Item = TypeVar("Item")
 PARTS = ("training", "validation")
-POINTS = 4000
+POINTS = 2400
 """So many points a chart draws at most, which keeps a page of ten charts small and quick."""
 EPOCHS = 200
 """So many points a single curve draws at most; a panel has hardly more pixels."""

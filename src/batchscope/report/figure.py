@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from dataclasses import dataclass
 from typing import Any
@@ -24,16 +25,18 @@ class Panels:
         columns: Panels side by side where there is room.
         width: Width of one panel's plot in pixels.
         margin: Width that axis and spacing take beside each panel, in pixels.
+        frame: Width that is taken once, for an axis that all panels of a row share.
     """
 
     columns: int
     width: int
     margin: int
+    frame: int = 0
 
     @property
     def total(self) -> int:
         """Width of the whole chart in pixels, roughly."""
-        return self.columns * (self.width + self.margin)
+        return self.columns * (self.width + self.margin) + self.frame
 
 
 @dataclass(frozen=True)
@@ -61,13 +64,14 @@ class Figure:
         """The Vega-Lite specification without title and theme."""
         spec: dict[str, Any] = self.chart.to_dict()
         spec.pop("config", None)
+        spec["datasets"] = {name: json.loads(rows) for name, rows in spec["datasets"].items()}
         spec["description"] = self.title
         return spec
 
-    def titled_spec(self) -> dict[str, Any]:
-        """The Vega-Lite specification with its title and notes above the chart, for a picture."""
+    def picture_title(self) -> dict[str, Any]:
+        """Title, caption and notes as Vega-Lite's title, in lines as long as the chart is wide."""
         letters = max(48, int(self.panels.total / CHARACTER_WIDTH))
-        title = {
+        return {
             "text": textwrap.wrap(self.title, letters),
             "subtitle": textwrap.wrap(" ".join([self.caption, *self.notes]), int(letters * 1.2)),
             "fontSize": 15,
@@ -76,7 +80,10 @@ class Figure:
             "subtitleLineHeight": 16,
             "frame": "bounds",
         }
-        return {**_without_hover(self.spec()), "title": title}
+
+    def picture_spec(self) -> dict[str, Any]:
+        """The Vega-Lite specification of a picture: with its title, without hover layers."""
+        return {**_without_hover(self.spec()), "title": self.picture_title()}
 
 
 def _without_hover(spec: dict[str, Any]) -> dict[str, Any]:

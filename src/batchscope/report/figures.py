@@ -10,13 +10,9 @@ from batchscope.report.curves import accuracy_or_loss, measures
 from batchscope.report.figure import Figure
 from batchscope.report.gap import gap_figure, gap_info
 from batchscope.report.means import means_figure, means_info
-from batchscope.report.replicates import (
-    replicates_figure,
-    replicates_info,
-    together_figure,
-    together_info,
-)
+from batchscope.report.replicates import replicates_figure, replicates_info
 from batchscope.report.spread import spread_figure, spread_info
+from batchscope.report.together import together_figure, together_info
 from batchscope.report.updates import updates_figure, updates_info
 
 __all__ = ["all_figures", "history_figures"]

@@ -91,7 +91,7 @@ def gap_chart(info: GapInfo) -> alt.LayerChart | alt.FacetChart:
     base = alt.Chart().encode(x=batch_size_axis(info.batch_sizes))
     y = value_axis("gap", "Training minus validation accuracy", value_domain(ends, "gap"))
     colour = batch_size_colour(info.batch_sizes, legend=False)
-    zero = alt.Chart(alt.InlineData(values=[{"zero": 0}])).mark_rule(strokeDash=[2, 3]).encode(y="zero:Q")
+    zero = alt.Chart(inline(pd.DataFrame({"zero": [0]}))).mark_rule(strokeDash=[2, 3]).encode(y="zero:Q")
     bar = base.mark_rule(strokeWidth=2.5).encode(y="low:Q", y2="high:Q", color=colour)
     tips = tooltips("batch_size", "gap", "low", "high", "replicates")
     dot = base.mark_circle(size=110, opacity=1).encode(y=y, color=colour, tooltip=tips)

@@ -33,7 +33,7 @@ from batchscope.report.words import Level, level_sentence
 
 __all__ = ["MeansInfo", "means_chart", "means_figure", "means_info"]
 
-PANELS = Panels(columns=2, width=380, margin=66)
+PANELS = Panels(columns=2, width=380, margin=72)
 
 
 @dataclass(frozen=True)

@@ -34,5 +34,5 @@ def svg(figure: Figure, batch_sizes: int) -> str:
 def _picture(figure: Figure, batch_sizes: int) -> str:
     config = chart_config(batch_size_colours(batch_sizes, LIGHT), LIGHT, PICTURE_FONT)
     return json.dumps(
-        {**figure.titled_spec(), "config": {**config, "background": LIGHT.paper, "padding": 16}}
+        {**figure.picture_spec(), "config": {**config, "background": LIGHT.paper, "padding": 16}}
     )

@@ -24,7 +24,7 @@ from batchscope.report.figure import Figure, Panels
 
 __all__ = ["UpdatesInfo", "updates_chart", "updates_figure", "updates_info"]
 
-PANELS = Panels(columns=2, width=380, margin=66)
+PANELS = Panels(columns=2, width=380, margin=72)
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,9 @@ class UpdatesInfo:
     Attributes:
         quantity: ``val_accuracy`` or ``val_loss``.
         batch_sizes: Of the whole study.
-        points: Columns ``stage``, ``batch_size``, ``epoch``, ``updates`` (from the stage's start),
-            ``value`` (mean over replicates with a finite figure) and ``replicates``.
+        points: Columns ``stage``, ``stage_number`` (from 1), ``batch_size``, ``epoch``,
+            ``updates`` (from the stage's start), ``value`` (mean over replicates with a finite
+            figure) and ``replicates``.
         shares: Of the stages that are drawn, in the order of training.
         confidence: Coverage of the shares' intervals.
         notes: What is left out.
@@ -89,11 +90,13 @@ def updates_info(history: pd.DataFrame, analysis: Analysis) -> UpdatesInfo | Non
     means = grouped.agg(updates=("updates", "mean"), value=("value", "mean"), replicates=("value", "count"))
     drawn, thinned = thin_epochs(means.reset_index(), points["batch_size"].nunique())
     stages = set(drawn["stage"])
+    shares = tuple(share for share in analysis.updates_share if share.stage in stages)
+    numbers = {share.stage: number for number, share in enumerate(shares, start=1)}
     return UpdatesInfo(
         quantity=quantity,
         batch_sizes=analysis.facts.batch_sizes,
-        points=drawn,
-        shares=tuple(share for share in analysis.updates_share if share.stage in stages),
+        points=drawn.assign(stage_number=drawn["stage"].map(numbers)),
+        shares=shares,
         confidence=analysis.facts.confidence,
         notes=tuple(note for note in (diverged_note(points), thinned) if note),
     )
@@ -104,8 +107,9 @@ def updates_chart(info: UpdatesInfo) -> alt.ConcatChart:
     measure = "accuracy" if info.quantity == "val_accuracy" else "loss"
     domain = value_domain(info.points["value"], measure)
     panels = []
-    for share in info.shares:
-        here = alt.FieldEqualPredicate(field="stage", equal=share.stage)
+    for number, share in enumerate(info.shares, start=1):
+        # By number, because a name is free text and would become part of an expression.
+        here = alt.FieldEqualPredicate(field="stage_number", equal=number)
         base = (
             alt.Chart()
             .transform_filter(here)
@@ -118,11 +122,9 @@ def updates_chart(info: UpdatesInfo) -> alt.ConcatChart:
         explained = f": {percent(share.share)} explained" if math.isfinite(share.share) else ""
         drawn = info.points[info.points["stage"] == share.stage]
         limits = int(drawn["epoch"].min()) - 1, int(drawn["epoch"].max())
-        by_epochs = alt.layer(*_line(base.encode(x=epoch_axis(limits)))).properties(
-            title=f"{title}, by epochs"
-        )
+        by_epochs = alt.layer(*_line(base.encode(x=epoch_axis(limits)))).properties(title=title)
         by_updates = alt.layer(*_line(base.encode(x=_updates_axis(drawn))))
-        panels += [by_epochs, by_updates.properties(title=f"{title}, by updates{explained}")]
+        panels += [by_epochs, by_updates.properties(title=f"{title}{explained}")]
     sized = [panel.properties(width=PANELS.width, height=230) for panel in panels]
     return alt.concat(*sized, data=inline(info.points), columns=PANELS.columns, spacing=24)
 

@@ -1,0 +1,320 @@
+"""The analysis as tables, for the page and for the terminal alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from batchscope.analysis.results import Analysis, Estimate
+from batchscope.analysis.words import number, of_quantity, p_value, percent, quantity_name
+
+__all__ = ["Cell", "Table", "analysis_tables", "summary_of"]
+
+NOTHING = "\u2013"
+MINUS = "\u2212"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell.
+
+    Attributes:
+        text: What is read.
+        value: What is sorted by where it is a number; None sorts as text.
+        detail: Stands below in small print, in lines: standard deviation, interval.
+    """
+
+    text: str
+    value: float | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table.
+
+    Attributes:
+        key: Stable name.
+        title: Heads it.
+        note: What a reader must know to read it.
+        columns: Their heads.
+        rows: As many cells each as there are columns.
+    """
+
+    key: str
+    title: str
+    note: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+    def numeric(self, column: int) -> bool:
+        """Whether a column holds numbers, which are set flush right."""
+        return any(row[column].value is not None for row in self.rows)
+
+
+def analysis_tables(analysis: Analysis) -> tuple[Table, ...]:
+    """All tables of an analysis that have rows, in the order of reading."""
+    tables = (
+        summary_of(analysis),
+        _comparisons(analysis),
+        _trend(analysis),
+        _updates_share(analysis),
+        _spread(analysis),
+        _flags(analysis),
+        _exchangeability(analysis),
+        _choices(analysis),
+    )
+    return tuple(_without_empty_columns(table) for table in tables if table.rows)
+
+
+def _without_empty_columns(table: Table) -> Table:
+    used = [index for index in range(len(table.columns)) if any(row[index].text for row in table.rows)]
+    return replace(
+        table,
+        columns=tuple(table.columns[index] for index in used),
+        rows=tuple(tuple(row[index] for index in used) for row in table.rows),
+    )
+
+
+def summary_of(analysis: Analysis) -> Table:
+    """Means over replicates per batch size at the chosen epochs."""
+    names = [
+        name
+        for name in ("train_accuracy", "val_accuracy", "gap", "train_loss", "val_loss")
+        if any(getattr(row, name) is not None for row in analysis.summary)
+    ]
+    if analysis.facts.metric == "val_accuracy":
+        names = [name for name in names if not name.endswith("_loss")]
+    return Table(
+        key="summary",
+        title="Summary by batch size",
+        note=f"Mean over replicates, with standard deviation and {_coverage(analysis)} t-interval.",
+        columns=("Epoch", "Batch size", "Replicates", *(quantity_name(name).capitalize() for name in names)),
+        rows=tuple(
+            (
+                _whole(row.epoch),
+                _whole(row.batch_size),
+                Cell(
+                    str(row.n_trials - row.n_diverged - row.n_missing),
+                    float(row.n_trials - row.n_diverged - row.n_missing),
+                    _lost(row.n_diverged, row.n_missing),
+                ),
+                *(_estimate(getattr(row, name)) for name in names),
+            )
+            for row in analysis.summary
+        ),
+    )
+
+
+def _comparisons(analysis: Analysis) -> Table:
+    return Table(
+        key="comparisons",
+        title="Each batch size against the smallest",
+        note=f"Mean difference over pairs of replicates, {_coverage(analysis)} t-interval, paired t-test, "
+        "and Holm's correction over the batch sizes.",
+        columns=("Quantity", "Batch size", "Against", "Pairs", "Difference", "p", "p (Holm)", "Remark"),
+        rows=tuple(
+            (
+                Cell(quantity_name(row.quantity)),
+                _whole(row.batch_size),
+                _whole(row.reference),
+                _whole(row.n_pairs),
+                Cell(_signed(row.difference), _known(row.difference), _range(row.low, row.high)),
+                _p(row.p),
+                _p(row.p_holm),
+                Cell(row.reason or ""),
+            )
+            for row in analysis.comparisons
+        ),
+    )
+
+
+def _trend(analysis: Analysis) -> Table:
+    return Table(
+        key="trend",
+        title="Trend with batch size",
+        note="Page's test over replicates, one-sided; the direction was fixed beforehand.",
+        columns=("Quantity", "Tested direction", "Replicates", "Page's L", "p", "Remark"),
+        rows=tuple(
+            (
+                Cell(quantity_name(row.quantity)),
+                Cell(row.direction),
+                _whole(row.n_replicates),
+                _figure(row.statistic, of_quantity),
+                _p(row.p),
+                Cell(row.reason or (row.method or "")),
+            )
+            for row in analysis.trend
+        ),
+    )
+
+
+def _updates_share(analysis: Analysis) -> Table:
+    return Table(
+        key="updates-share",
+        title="Updates or epochs?",
+        note="Share of the variance between batch sizes that is gone when they are compared at equal "
+        "numbers of updates instead of equal epochs, with its "
+        f"{_coverage(analysis)} bootstrap interval over replicates.",
+        columns=(
+            "Stage",
+            "Share explained",
+            "Variance at equal epochs",
+            "Variance at equal updates",
+            "Remark",
+        ),
+        rows=tuple(
+            (
+                Cell(row.stage or "all epochs"),
+                Cell(
+                    percent(row.share) if math.isfinite(row.share) else NOTHING,
+                    _known(row.share),
+                    f"{percent(row.low)} to {percent(row.high)}" if math.isfinite(row.low) else "",
+                ),
+                _figure(row.variance_at_matched_epochs, _short),
+                _figure(row.variance_at_matched_updates, _short),
+                Cell(row.reason or ""),
+            )
+            for row in analysis.updates_share
+        ),
+    )
+
+
+def _spread(analysis: Analysis) -> Table:
+    spread = analysis.spread
+    return Table(
+        key="spread",
+        title="Spread between replicates",
+        note=f"Standard deviation of {quantity_name(spread.quantity)} at epoch {spread.epoch}.",
+        columns=("Batch size", "Replicates", "Standard deviation"),
+        rows=tuple(
+            (_whole(row.batch_size), _whole(row.n), _figure(row.sd, lambda sd: number(sd, 4)))
+            for row in spread.rows
+        ),
+    )
+
+
+def _flags(analysis: Analysis) -> Table:
+    return Table(
+        key="flags",
+        title="Replicates that do not look like the others",
+        note="Mean over the epochs named, against the other replicates of the batch size; "
+        "flagged above the threshold, never removed.",
+        columns=(
+            "Stage",
+            "Batch size",
+            "Replicate",
+            "Quantity",
+            "Epochs",
+            "Its mean",
+            "Others",
+            "Score",
+            "Threshold",
+        ),
+        rows=tuple(
+            (
+                Cell(row.stage),
+                _whole(row.batch_size),
+                _whole(row.replicate),
+                Cell(quantity_name(row.quantity)),
+                Cell(f"{row.first_epoch} to {row.last_epoch}", float(row.first_epoch)),
+                _figure(row.value, number),
+                _figure(row.others, number),
+                _figure(row.score, lambda score: number(score, 1)),
+                _figure(row.threshold, lambda threshold: number(threshold, 1)),
+            )
+            for row in analysis.flags
+        ),
+    )
+
+
+def _exchangeability(analysis: Analysis) -> Table:
+    return Table(
+        key="exchangeability",
+        title="Are replicates alike?",
+        note="How many trials were compared with the others of their batch size, stage by stage.",
+        columns=("Stage", "Quantity", "Compared", "Left out", "Flagged", "Remark"),
+        rows=tuple(
+            (
+                Cell(row.stage or "all epochs"),
+                Cell(quantity_name(row.quantity) if row.quantity else NOTHING),
+                _whole(row.n_tested),
+                _whole(row.n_left_out),
+                _whole(row.n_flagged),
+                Cell(row.reason or ""),
+            )
+            for row in analysis.exchangeability
+        ),
+    )
+
+
+def _choices(analysis: Analysis) -> Table:
+    found = analysis.recommendation
+    advice = "" if found.status == "recommended" else " These describe the data and are no advice."
+    return Table(
+        key="choices",
+        title="Cheapest batch size within the margin",
+        note=f"Within {number(found.margin)} of the best {quantity_name(found.quantity)}; spent until the "
+        f"mean stays within that margin.{advice}",
+        columns=("Cost", "Batch size", "Spent", "Reached at epoch", "Spent by the best"),
+        rows=tuple(
+            (
+                Cell(row.cost),
+                _whole(row.batch_size),
+                _figure(row.spent, of_quantity),
+                _whole(row.epoch),
+                _figure(row.best_spent, of_quantity),
+            )
+            for row in found.choices
+        ),
+    )
+
+
+def _estimate(found: Estimate | None) -> Cell:
+    if found is None or not math.isfinite(found.mean):
+        return Cell(NOTHING)
+    if not math.isfinite(found.sd):
+        return Cell(number(found.mean).replace("-", MINUS), found.mean, "no interval from one replicate")
+    return Cell(
+        number(found.mean).replace("-", MINUS),
+        found.mean,
+        f"sd {number(found.sd)}\n{_range(found.low, found.high)}",
+    )
+
+
+def _lost(diverged: int, missing: int) -> str:
+    parts: Sequence[tuple[int, str]] = ((diverged, "diverged"), (missing, "not there yet"))
+    return ", ".join(f"{count} {word}" for count, word in parts if count)
+
+
+def _range(low: float, high: float) -> str:
+    return f"{number(low)} to {number(high)}".replace("-", MINUS) if math.isfinite(low) else ""
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", MINUS) if math.isfinite(value) else NOTHING
+
+
+def _short(value: float) -> str:
+    return f"{value:.2g}"
+
+
+def _whole(value: int) -> Cell:
+    return Cell(f"{value:,}", float(value))
+
+
+def _figure(value: float, write: Callable[[float], str]) -> Cell:
+    return Cell(write(value), value) if math.isfinite(value) else Cell(NOTHING)
+
+
+def _p(value: float) -> Cell:
+    return _figure(value, lambda p: p_value(p).removeprefix("p = ").removeprefix("p "))
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _coverage(analysis: Analysis) -> str:
+    return percent(analysis.facts.confidence)
