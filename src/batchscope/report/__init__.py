@@ -1,8 +1,19 @@
 """Charts, tables and the HTML page: the only part of the project that draws.
 
-Nothing is imported here, so that printing an analysis to a terminal does not load the charts:
-
-- `batchscope.report.terminal.print_analysis` and `summary_table` print with Rich;
-- `batchscope.report.pictures.write_pictures` writes every figure as PNG and SVG;
-- `batchscope.report.page.write_page` writes the HTML page.
+The libraries that draw are loaded when something is drawn, so printing an analysis is quick.
 """
+
+from batchscope.report.content import DataSample, PageContent, Provenance
+from batchscope.report.page import write_page
+from batchscope.report.pictures import write_pictures
+from batchscope.report.terminal import print_analysis, summary_table
+
+__all__ = [
+    "DataSample",
+    "PageContent",
+    "Provenance",
+    "print_analysis",
+    "summary_table",
+    "write_page",
+    "write_pictures",
+]

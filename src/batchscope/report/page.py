@@ -13,21 +13,21 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
-import vl_convert
 from markupsafe import Markup
 
 from batchscope.analysis.results import Analysis
 from batchscope.analysis.words import count
 from batchscope.report.content import PageContent
-from batchscope.report.figure import Figure
-from batchscope.report.figures import all_figures
 from batchscope.report.files import replace_file
 from batchscope.report.sample import class_rows, thumbnails
 from batchscope.report.tables import analysis_tables
 from batchscope.report.theme import DARK, LIGHT, Ground, batch_size_colours, chart_config
+
+if TYPE_CHECKING:
+    from batchscope.report.figure import Figure
 
 __all__ = ["page_html", "script_json", "write_page"]
 
@@ -55,6 +55,8 @@ def write_page(content: PageContent, path: Path) -> None:
 
 def page_html(content: PageContent) -> str:
     """The page as text."""
+    from batchscope.report.figures import all_figures
+
     figures = all_figures(content.history, content.analysis)
     sizes = content.analysis.facts.batch_sizes
     scripts = {"vega": _vega(), "page": _own_script()}
@@ -158,6 +160,8 @@ def _policy(*hashes: str) -> str:
 @cache
 def _vega() -> _Script:
     """Vega, Vega-Lite and Vega-Embed as one script, from vl-convert."""
+    import vl_convert
+
     # The stub of vl-convert does not know that the snippet has a default.
     bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]
     return _script(bundle)

@@ -7,9 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from batchscope.analysis.results import Analysis
-from batchscope.report.figures import all_figures
 from batchscope.report.files import replace_file
-from batchscope.report.render import png, svg
 
 __all__ = ["write_pictures"]
 
@@ -29,6 +27,9 @@ def write_pictures(history: pd.DataFrame, folder: Path, analysis: Analysis | Non
         HistoryError: The history has neither an accuracy nor a loss.
         ReportError: A file cannot be written.
     """
+    from batchscope.report.figures import all_figures
+    from batchscope.report.render import png, svg
+
     count = int(history["batch_size"].nunique())
     written = []
     for figure in all_figures(history, analysis):

@@ -14,7 +14,7 @@
 
   function layout(chart, room) {
     const free = room - chart.frame;
-    const columns = Math.max(1, Math.min(chart.columns, Math.floor(free / (0.7 * chart.width + chart.margin))));
+    const columns = Math.max(1, Math.min(chart.columns, Math.floor(free / (0.62 * chart.width + chart.margin))));
     const width = Math.floor(free / columns) - chart.margin;
     return { columns, width: Math.max(120, Math.min(width, Math.round(1.15 * chart.width))) };
   }
