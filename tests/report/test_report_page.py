@@ -75,6 +75,8 @@ def test_every_figure_has_its_title_label_and_links(
     labels = [attrs["aria-label"] for tag, attrs in outline.tags if attrs.get("class") == "chart"]
     assert labels == [figure.title for figure in figures]
     assert [heading for heading in outline.headings if heading in labels] == labels
+    assert [figure.label for figure in figures] == ["A", "A (loss)", "B", "C", "D", "E", "F", "G"]
+    assert all(f"Figure {figure.label}." in page for figure in figures)
     links = [attrs["download"] for tag, attrs in outline.tags if tag == "a" and "download" in attrs]
     assert links == [f"{figure.key}.{kind}" for figure in figures for kind in ("csv", "png", "svg")]
 

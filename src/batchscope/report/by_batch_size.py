@@ -114,6 +114,7 @@ def by_batch_size_figure(info: ByBatchSizeInfo) -> Figure:
     """Figure D with its finding."""
     return Figure(
         key=f"d-by-batch-size-{info.measure}",
+        label="D",
         title=info.title,
         caption="Circles and solid line: validation. Triangles and dashed line: reported training. "
         "The lines join the means over replicates.",

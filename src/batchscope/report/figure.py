@@ -45,6 +45,7 @@ class Figure:
 
     Attributes:
         key: Name of its files and its place in the page.
+        label: What it is called, for example ``A``; A to D are the 2019 study's.
         title: The finding, as a sentence without a full stop.
         caption: What is drawn, in full sentences.
         notes: What was left out or went wrong, in full sentences; often none.
@@ -54,6 +55,7 @@ class Figure:
     """
 
     key: str
+    label: str
     title: str
     caption: str
     notes: tuple[str, ...]

@@ -104,6 +104,7 @@ def gap_figure(info: GapInfo) -> Figure:
     """The gap by batch size with its finding."""
     return Figure(
         key="gap",
+        label="F",
         title=info.title,
         caption=f"Reported training minus validation accuracy: mean over replicates with its "
         f"{percent(info.confidence)} t-interval.",

@@ -117,6 +117,7 @@ def means_figure(info: MeansInfo) -> Figure:
     """Figure C with its finding."""
     return Figure(
         key=f"c-means-{info.measure}",
+        label="C",
         title=info.title,
         caption=f"Means over replicates of reported training {info.measure} "
         f"and of validation {info.measure}.",

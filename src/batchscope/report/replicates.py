@@ -118,6 +118,7 @@ def replicates_figure(info: ReplicatesInfo) -> Figure:
     """Figure A with its finding."""
     return Figure(
         key=f"a-replicates-{info.measure}",
+        label="A" if info.measure == "accuracy" else "A (loss)",
         title=info.title,
         caption=f"Each replicate's reported training {info.measure} (dashed) "
         f"and validation {info.measure} (solid).",

@@ -105,6 +105,7 @@ def spread_figure(info: SpreadInfo) -> Figure:
         caption += f" Brown and Forsythe's test that all are equal: {p_value(info.p)}."
     return Figure(
         key="spread",
+        label="G",
         title=info.title,
         caption=caption,
         notes=info.notes,

@@ -128,6 +128,7 @@ def together_figure(info: TogetherInfo) -> Figure:
     """Figure B with its finding."""
     return Figure(
         key=f"b-together-{info.measure}",
+        label="B",
         title=info.title,
         caption=f"The replicates of a batch size together: reported training {info.measure} (dashed) "
         f"and validation {info.measure} (solid).",

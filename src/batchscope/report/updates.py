@@ -133,6 +133,7 @@ def updates_figure(info: UpdatesInfo) -> Figure:
     """Validation against epochs and updates with its finding."""
     return Figure(
         key="epochs-and-updates",
+        label="E",
         title=info.title,
         caption="Means over replicates. Where curves that lie apart against epochs coincide against "
         "updates, it is the number of updates that sets them apart.",
