@@ -201,6 +201,14 @@ def test_a_batch_size_with_a_diverged_trial_is_not_recommended() -> None:
     assert {choice.batch_size for choice in found.choices} <= {16, 32}
 
 
+def test_a_cost_with_gaps_picks_nothing_and_is_noted() -> None:
+    history = _final({16: 0, 32: 0.001})
+    history.loc[history.batch_size == 32, "seconds"] = np.nan
+    analysis = analyze(history)
+    assert [choice.cost for choice in analysis.recommendation.choices] == ["updates", "examples"]
+    assert "column seconds has gaps" in next(n.text for n in analysis.notes if n.rule == "incomplete_costs")
+
+
 def test_published_data_cannot_tell() -> None:
     found = _recommend(load_source("published"))
     assert found.status == "cannot_tell"

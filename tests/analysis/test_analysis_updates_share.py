@@ -8,15 +8,15 @@ import pytest
 from analysis_samples import made_history, noisy, plain_mean, plain_variance
 
 from batchscope.analysis import Settings, analyze, load_source
+from batchscope.analysis.matched import GRID_POINTS
 from batchscope.analysis.results import UpdatesShare
-from batchscope.analysis.updates_share import GRID_POINTS
 from batchscope.errors import HistoryError
 
 
 def _slow_share(
     history: pd.DataFrame, stage: str, draws: dict[int, list[int]] | None = None
-) -> tuple[float, float, float]:
-    """The definition as plain loops: share, variance at matched epochs, at matched updates."""
+) -> tuple[float, ...]:
+    """The definition as plain loops: share, share alike, variances at epochs, updates, epochs alike."""
     curves: dict[int, list[tuple[int, float, float]]] = {}
     start: dict[int, float] = {}
     for size, part in history.groupby("batch_size"):
@@ -38,14 +38,34 @@ def _slow_share(
     )
     low = sorted(curve[0][1] for curve in curves.values())[1]
     high = sorted(curve[-1][1] for curve in curves.values())[-2]
-    variances = []
+    variances, alike = [], []
     for cell in range(GRID_POINTS):
         log_updates = math.log(low) + (cell + 0.5) / GRID_POINTS * (math.log(high) - math.log(low))
-        there = [value for curve in curves.values() if (value := _at(curve, log_updates)) is not None]
-        if len(there) >= 2:
-            variances.append(plain_variance(there))
-    at_updates = plain_mean(variances)
-    return 1 - at_updates / at_epochs, at_epochs, at_updates
+        there = {size: value for size in curves if (value := _at(curves[size], log_updates)) is not None}
+        if len(there) < 2:
+            continue
+        variances.append(plain_variance(list(there.values())))
+        alike.append(
+            plain_mean(
+                [
+                    plain_variance([mean for size in there for e, _, mean in curves[size] if e == epoch])
+                    for epoch in sorted(common)
+                ]
+            )
+        )
+    at_updates, at_epochs_alike = plain_mean(variances), plain_mean(alike)
+    shares = 1 - at_updates / at_epochs, 1 - at_updates / at_epochs_alike
+    return (*shares, at_epochs, at_updates, at_epochs_alike)
+
+
+def _figures(share: UpdatesShare) -> tuple[float, ...]:
+    return (
+        share.share,
+        share.share_alike,
+        share.variance_at_matched_epochs,
+        share.variance_at_matched_updates,
+        share.variance_at_matched_epochs_alike,
+    )
 
 
 def _at(curve: list[tuple[int, float, float]], log_updates: float) -> float | None:
@@ -72,20 +92,14 @@ def test_published_feature_extraction_is_mostly_explained_by_updates() -> None:
 def test_published_shares_agree_with_plain_loops(stage: int) -> None:
     history = load_source("published")
     found = _shares(history)[stage]
-    expected = _slow_share(history, found.stage)
-    figures = (found.share, found.variance_at_matched_epochs, found.variance_at_matched_updates)
-    assert figures == pytest.approx(expected, rel=1e-9)
+    assert _figures(found) == pytest.approx(_slow_share(history, found.stage), rel=1e-9)
 
 
 def test_unequal_lengths_agree_with_plain_loops() -> None:
     history = made_history(epochs=9, val=_by_updates(0.002))
     history = history[history.epoch <= 3 + np.log2(history.batch_size) - 3]
     found = _shares(history)[0]
-    assert (
-        found.share,
-        found.variance_at_matched_epochs,
-        found.variance_at_matched_updates,
-    ) == pytest.approx(_slow_share(history, "training"), rel=1e-9)
+    assert _figures(found) == pytest.approx(_slow_share(history, "training"), rel=1e-9)
     assert found.n_epochs == 4
 
 
@@ -99,10 +113,12 @@ def test_the_bootstrap_agrees_with_plain_loops() -> None:
             history,
             "training",
             {size: [r + 1 for r in range(3) for _ in range(counts[size][draw][r])] for size in counts},
-        )[0]
+        )[:2]
         for draw in range(100)
     ]
-    assert (found.low, found.high) == pytest.approx(np.quantile(shares, [0.025, 0.975]), rel=1e-9)
+    plain, alike = np.quantile(shares, [0.025, 0.975], axis=0).T
+    assert (found.low, found.high) == pytest.approx(plain, rel=1e-9)
+    assert (found.low_alike, found.high_alike) == pytest.approx(alike, rel=1e-9)
 
 
 def _by_updates(noise: float) -> Callable[[int, int, int, float], float]:
@@ -114,13 +130,21 @@ def _by_updates(noise: float) -> Callable[[int, int, int, float], float]:
 
 def test_curves_that_depend_on_updates_alone_are_explained_wholly() -> None:
     share = _shares(made_history(val=_by_updates(0)))[0]
-    assert share.share == pytest.approx(1, abs=1e-12)
+    assert (share.share, share.share_alike) == pytest.approx((1, 1), abs=1e-12)
     assert share.variance_at_matched_updates == pytest.approx(0, abs=1e-20)
 
 
-def test_curves_that_depend_on_batch_size_alone_are_not_explained() -> None:
-    share = _shares(made_history(batch_sizes=(16, 64), val=lambda b, *_: 0.9 - b / 1000))[0]
-    assert share.share == pytest.approx(0, abs=1e-9)
+@pytest.mark.parametrize(("n_sizes", "inflated"), [(2, 0.0), (4, 0.3), (8, 0.6)])
+def test_curves_that_depend_on_batch_size_alone_are_not_explained(n_sizes: int, inflated: float) -> None:
+    sizes = tuple(2**power for power in range(4, 4 + n_sizes))
+    history = made_history(
+        sizes, epochs=20, val=lambda b, r, e, u: 0.9 - 0.01 * math.log2(b) + noisy(b, r, e, 1e-6)
+    )
+    share = _shares(history)[0]
+    assert share.share_alike == pytest.approx(0, abs=1e-3)
+    # At matched updates only neighbours are compared, which alone makes their variance smaller.
+    assert share.share >= inflated - 1e-3
+    assert analyze(history).verdict[0].rule == "gap_beyond_updates"
 
 
 def test_curves_that_depend_on_epochs_and_hardly_on_batch_size_give_a_negative_share() -> None:

@@ -25,7 +25,15 @@ def _sentence(analysis: Analysis, rule: str) -> Sentence:
 
 
 def _with_share(analysis: Analysis, share: float, low: float, high: float) -> Analysis:
-    first = dataclasses.replace(analysis.updates_share[0], share=share, low=low, high=high)
+    first = dataclasses.replace(
+        analysis.updates_share[0],
+        share=share,
+        low=low,
+        high=high,
+        share_alike=share,
+        low_alike=low,
+        high_alike=high,
+    )
     return dataclasses.replace(analysis, updates_share=(first, *analysis.updates_share[1:]))
 
 
@@ -73,7 +81,7 @@ def test_every_sentence_carries_the_numbers_it_shows(published: Analysis) -> Non
     for sentence in published.verdict:
         values = [value for _, value in sentence.figures if isinstance(value, int | float)]
         shown = {f"{value:.3f}" for value in values} | {f"{100 * value:.0f}%" for value in values}
-        for number in re.findall(r"-?\b\d\.\d{3}\b|\b\d+%(?! interval)", sentence.text):
+        for number in re.findall(r"-?\b\d\.\d{3}\b|-?\b\d+%(?! interval)", sentence.text):
             assert number in shown, (sentence.rule, number)
 
 
@@ -91,6 +99,22 @@ def test_every_sentence_carries_the_numbers_it_shows(published: Analysis) -> Non
 )
 def test_edges_of_the_share(published: Analysis, share: float, low: float, high: float, rule: str) -> None:
     assert _rules(_with_share(published, share, low, high))[0] == rule
+
+
+@pytest.mark.parametrize(
+    ("alike", "high_alike", "rule"),
+    [
+        (0.5, 0.9, "gap_follows_updates"),
+        (0.499, 0.9, "gap_may_follow_updates"),
+        (0.4, 0.499, "gap_beyond_updates"),
+    ],
+)
+def test_the_share_like_for_like_must_agree(
+    published: Analysis, alike: float, high_alike: float, rule: str
+) -> None:
+    first = dataclasses.replace(published.updates_share[0], share_alike=alike, high_alike=high_alike)
+    changed = dataclasses.replace(published, updates_share=(first, *published.updates_share[1:]))
+    assert _rules(changed)[0] == rule
 
 
 @pytest.mark.parametrize(
@@ -118,13 +142,13 @@ def test_without_a_share_the_gap_only_grows(published: Analysis) -> None:
 
 def test_a_negative_share_reads_as_more_variance(published: Analysis) -> None:
     text = draw_verdict(_with_share(published, -0.5, -1.0, 0.1))[0].text
-    assert "1.5 times as large (explained share -50% (95% interval -100% to 10%))" in text
+    assert "1.5 times as large (explained share -50% (95% interval -100% to 10%); among" in text
 
 
 @pytest.mark.parametrize(("low", "wide"), [(0.39, True), (0.41, False)])
 def test_a_wide_interval_is_called_wide(published: Analysis, low: float, wide: bool) -> None:
     text = draw_verdict(_with_share(published, 0.88, low, 0.9))[0].text
-    assert ("The interval is wide" in text) == wide
+    assert ("The intervals are wide" in text) == wide
 
 
 @pytest.mark.parametrize(("low", "doubt"), [(0.0, True), (1e-6, False)])

@@ -64,12 +64,14 @@ def headline(analysis: Analysis) -> Sentence:
     """Draws the first sentence from the gap, or from the metric where there is no gap.
 
     The harm is how much worse the quantity is at the largest batch size than at the smallest (of
-    those with finite figures at the end). The share is that of `headline_share`. Rules, ``gap_``
-    or ``metric_`` in front of each name:
+    those with finite figures at the end). The share is that of `headline_share`; share_alike, which
+    a wide range of batch sizes does not inflate, must agree. Rules, ``gap_`` or ``metric_`` in
+    front of each name:
 
-    - ``follows_updates``: harm >= margin, share >= `MOST` and its interval above 0;
-    - ``beyond_updates``: harm >= margin, and the share's interval below `MOST`;
-    - ``may_follow_updates``: harm >= margin, and a share that is neither, or has no interval;
+    - ``follows_updates``: harm >= margin, share and share_alike >= `MOST`, the share's interval
+      above 0;
+    - ``beyond_updates``: harm >= margin, and the interval of share_alike below `MOST`;
+    - ``may_follow_updates``: harm >= margin, and shares that are neither, or have no interval;
     - ``grows``: harm >= margin, no share;
     - ``steady``: harm between -margin and margin;
     - ``shrinks``: harm <= -margin.
@@ -98,22 +100,26 @@ def headline_share(analysis: Analysis) -> UpdatesShare | None:
 def share_clause(share: UpdatesShare, confidence: float) -> str:
     """What matching the number of updates does to the variance between batch sizes, in words."""
     where = f"in {share.stage}, " if share.stage else ""
-    bounds = (
-        f" ({interval(share.low, share.high, confidence, 'percent')})"
-        if math.isfinite(share.low)
-        else " (no interval)"
+    bounds = _bounded(share.low, share.high, confidence)
+    alike = (
+        f"; among batch sizes that reach the same numbers of updates, {percent(share.share_alike)}"
+        f"{_bounded(share.low_alike, share.high_alike, confidence)}"
     )
     name = quantity_name(share.quantity)
     if share.share < 0:
         return (
             f"{where}comparing batch sizes at the same number of updates instead of the same epoch makes the "
             f"variance of {name} between them {1 - share.share:.2g} times as large (explained share "
-            f"{percent(share.share)}{bounds})"
+            f"{percent(share.share)}{bounds}{alike})"
         )
     return (
         f"{where}{percent(share.share)}{bounds} of the variance of {name} between batch sizes at the "
-        "same epoch is gone at the same number of updates"
+        f"same epoch is gone at the same number of updates{alike}"
     )
+
+
+def _bounded(low: float, high: float, confidence: float) -> str:
+    return f" ({interval(low, high, confidence, 'percent')})" if math.isfinite(low) else " (no interval)"
 
 
 def _effect(analysis: Analysis) -> _Effect | None:
@@ -159,10 +165,10 @@ def _sentence(effect: _Effect, share: UpdatesShare | None, margin: float, confid
 def _explained(effect: _Effect, share: UpdatesShare, prefix: str, confidence: float) -> Sentence:
     gap = prefix == "gap"
     subject = "a generalization gap" if gap else "harm done by larger batches"
-    if share.share >= MOST and share.low > 0:
+    if min(share.share, share.share_alike) >= MOST and share.low > 0:
         rule, link = "follows_updates", "but"
         opening = f"What looks like {subject} follows the number of updates"
-    elif share.high < MOST:
+    elif share.high_alike < MOST:
         rule, link = "beyond_updates", "and"
         opening = f"What looks like {subject} is for the most part not explained by the number of updates"
     else:
@@ -174,6 +180,9 @@ def _explained(effect: _Effect, share: UpdatesShare, prefix: str, confidence: fl
         ("share", share.share),
         ("share_low", share.low),
         ("share_high", share.high),
+        ("share_alike", share.share_alike),
+        ("share_alike_low", share.low_alike),
+        ("share_alike_high", share.high_alike),
     )
     text = f"{opening}: {effect.clause}, {link} {clause}.{_width(share)}{_doubt(effect, confidence)}"
     return Sentence(f"{prefix}_{rule}", text, (*effect.figures, *figures, *_harm(effect)))
@@ -217,8 +226,8 @@ def _harm(effect: _Effect) -> tuple[tuple[str, Figure], ...]:
 
 def _width(share: UpdatesShare) -> str:
     """Says so where the share is known only roughly."""
-    if share.high - share.low > WIDE:
-        return " The interval is wide; more replicates would tell how much of it."
+    if max(share.high - share.low, share.high_alike - share.low_alike) > WIDE:
+        return " The intervals are wide; more replicates would tell how much of it."
     return ""
 
 

@@ -52,6 +52,10 @@ def _missing_columns(analysis: Analysis, panel: Panel) -> list[Sentence]:
     if costs:
         text = f"The history has no column {listed(costs)}: batch sizes are not compared by it."
         notes.append(Sentence("missing_costs", text))
+    gaps = [name for name, values in panel.costs.items() if not np.isfinite(values[panel.recorded]).all()]
+    if gaps:
+        text = f"The column {listed(gaps)} has gaps: it picks no batch size where a figure is missing."
+        notes.append(Sentence("incomplete_costs", text))
     if analysis.facts.learning_rate_retuned is None and len(panel.batch_sizes) > 1:
         text = (
             "The history has no column learning_rate, and nothing else tells whether it was retuned for each "

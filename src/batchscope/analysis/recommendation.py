@@ -44,7 +44,8 @@ def recommend(panel: Panel, quantity: str, settings: Settings, *, retuned: bool 
     A batch size is eligible if it has a finite mean at the last epoch and none of its trials
     diverged. Among those within the margin of the best final mean, each cost (updates, examples,
     seconds) picks the one that spent least up to the epoch from which on its mean stays within
-    the margin; a tie goes to the better final mean, then to the smaller batch size.
+    the margin; a tie goes to the better final mean, then to the smaller batch size. A cost that
+    is NaN where it is needed picks none.
 
     These data cannot tell if any of these holds:
 
@@ -132,6 +133,8 @@ def _choices(panel: Panel, standing: _Standing, margin: float) -> tuple[Choice, 
     choices = []
     for cost, values in panel.costs.items():
         spent = {row: _spent(values[row], standing.score[row], reached[row]) for row in rows}
+        if not np.isfinite(list(spent.values())).all():
+            continue
         cheapest = min(rows, key=lambda row: (spent[row], -standing.mean[row, -1], row))
         choices.append(
             Choice(
@@ -222,8 +225,8 @@ def _wide_intervals(panel: Panel, standing: _Standing, quantity: str, settings: 
 
 
 def _not_retuned(panel: Panel) -> Sentence:
-    known = [] if panel.learning_rate is None else panel.learning_rate[panel.recorded].tolist()
-    rates = tuple(dict.fromkeys(known))
+    known = np.array([]) if panel.learning_rate is None else panel.learning_rate[panel.recorded]
+    rates = tuple(dict.fromkeys(known[np.isfinite(known)].tolist()))
     named = f" ({listed(f'{rate:g}' for rate in rates)})" if 0 < len(rates) <= 4 else ""
     text = (
         f"The learning rate was not retuned for each batch size: all {len(panel.batch_sizes)} shared "

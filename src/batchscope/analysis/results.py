@@ -191,8 +191,13 @@ class UpdatesShare:
         share: 1 - variance_at_matched_updates / variance_at_matched_epochs. It may be negative.
         low: Lower end of the bootstrap interval over replicates; NaN where there is none.
         high: Its upper end.
+        share_alike: The same like for like: each number of updates is held against the same batch
+            sizes at matched epochs.
+        low_alike: Lower end of its bootstrap interval; NaN where there is none.
+        high_alike: Its upper end.
         variance_at_matched_epochs: Between batch sizes, of means over replicates, averaged over epochs.
         variance_at_matched_updates: The same at equal updates, averaged over a grid even in log updates.
+        variance_at_matched_epochs_alike: Of the batch sizes compared at matched updates only.
         n_epochs: Number of epochs averaged over.
         updates_from: First number of updates of the grid, counted from the stage's start.
         updates_to: Last number of updates of the grid, counted from the stage's start.
@@ -205,8 +210,12 @@ class UpdatesShare:
     share: float
     low: float
     high: float
+    share_alike: float
+    low_alike: float
+    high_alike: float
     variance_at_matched_epochs: float
     variance_at_matched_updates: float
+    variance_at_matched_epochs_alike: float
     n_epochs: int
     updates_from: float
     updates_to: float

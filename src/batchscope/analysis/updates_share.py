@@ -8,61 +8,20 @@ comparison, the number of updates explains them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from batchscope.analysis.matched import GRID_POINTS, MatchGrid, Variances, match_grid, matched_variances
 from batchscope.analysis.moments import mean_and_sd
 from batchscope.analysis.panel import Bools, Floats, Panel, StageView, stage_view
 from batchscope.analysis.results import UpdatesShare
 from batchscope.analysis.settings import Settings
 from batchscope.errors import HistoryError
 
-__all__ = ["GRID_POINTS", "stage_updates_share", "updates_shares"]
+__all__ = ["stage_updates_share", "updates_shares"]
 
-GRID_POINTS = 100
-# Standard deviations below this are rounding of printed figures, not differences.
-_SMALLEST_SD = 1e-7
-
-
-@dataclass(frozen=True)
-class _Variances:
-    """Between-batch-size variances of S sets of mean curves, (S,) each."""
-
-    at_epochs: Floats
-    at_updates: Floats
-
-    @property
-    def share(self) -> Floats:
-        positive = self.at_epochs > _SMALLEST_SD**2
-        ratio = np.divide(
-            self.at_updates, self.at_epochs, out=np.full(self.at_epochs.shape, np.nan), where=positive
-        )
-        share: Floats = 1 - ratio
-        return share
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """Where mean curves are compared, fixed by the data and the same for all resamples.
-
-    Attributes:
-        epochs: (K,) bool, positions at which every batch size has a figure.
-        start: Smallest number of updates at which two batch sizes have data.
-        end: Largest such number.
-        left: (B, G) int64, position of the curve's knot at or below each grid point.
-        weight: (B, G) float64, of the next knot; NaN outside the curve's own range.
-        right: (B, G) int64, position of that next knot.
-    """
-
-    epochs: Bools
-    start: float
-    end: float
-    left: npt.NDArray[np.int64]
-    weight: Floats
-    right: npt.NDArray[np.int64]
+# Resampled curves held in memory at once, as a number of float64 values.
+_CHUNK = 5_000_000
 
 
 def updates_shares(panel: Panel, quantity: str, settings: Settings) -> tuple[UpdatesShare, ...]:
@@ -86,6 +45,12 @@ def stage_updates_share(view: StageView, panel: Panel, quantity: str, settings: 
       where at least two batch sizes have data;
     - share = 1 - (the second) / (the first).
 
+    At a given number of updates only batch sizes near each other have data, and those differ less
+    than all of them do, whatever the reason. The share therefore overstates what updates explain
+    where the range of batch sizes is wide. Like for like, share_alike holds each number of
+    updates against the same batch sizes at matched epochs: it is 0 for curves that depend on the
+    batch size alone and 1 for curves that depend on updates alone.
+
     Updates count from the stage's start. Where replicates of one batch size differ in updates at
     an epoch, their mean is used. The interval is the percentile interval of a bootstrap that
     draws replicates within each batch size apart. Where the bundles of seeds move all batch sizes
@@ -105,21 +70,28 @@ def stage_updates_share(view: StageView, panel: Panel, quantity: str, settings: 
     sizes = tuple(int(size) for size in panel.batch_sizes[present])
     grid = _checked_grid(view, curves, present)
     if isinstance(grid, str):
-        nan = float("nan")
-        return UpdatesShare(view.name, quantity, nan, nan, nan, nan, nan, 0, nan, nan, sizes, grid)
-    means = mean_and_sd(curves[present], axis=1)[1]
-    point = _variances(means[:, None, :], 1, grid)
-    low, high, reason = _interval(curves[present], grid, settings)
+        return _without(view, quantity, sizes, grid)
+    point = matched_variances(mean_and_sd(curves[present], axis=1)[1][:, None], grid)
+    resampled = _resampled(curves[present], grid, settings)
+    reason = resampled if isinstance(resampled, str) else None
+    low, high, low_alike, high_alike = (math.nan,) * 4
     if math.isnan(point.share[0]):
         reason = "the batch sizes do not differ at matched epochs, so there is nothing to explain"
+    elif not isinstance(resampled, str):
+        low, high = _ends(resampled.share, settings.confidence)
+        low_alike, high_alike = _ends(resampled.share_alike, settings.confidence)
     return UpdatesShare(
         stage=view.name,
         quantity=quantity,
         share=float(point.share[0]),
-        low=low if reason is None else float("nan"),
-        high=high if reason is None else float("nan"),
+        low=low,
+        high=high,
+        share_alike=float(point.share_alike[0]),
+        low_alike=low_alike,
+        high_alike=high_alike,
         variance_at_matched_epochs=float(point.at_epochs[0]),
         variance_at_matched_updates=float(point.at_updates[0]),
+        variance_at_matched_epochs_alike=float(point.at_epochs_alike[0]),
         n_epochs=int(grid.epochs.sum()),
         updates_from=grid.start,
         updates_to=grid.end,
@@ -128,14 +100,21 @@ def stage_updates_share(view: StageView, panel: Panel, quantity: str, settings: 
     )
 
 
-def _checked_grid(view: StageView, curves: Floats, present: Bools) -> _Grid | str:
+def _without(view: StageView, quantity: str, sizes: tuple[int, ...], reason: str) -> UpdatesShare:
+    nan = math.nan
+    return UpdatesShare(
+        view.name, quantity, nan, nan, nan, nan, nan, nan, nan, nan, nan, 0, nan, nan, sizes, reason
+    )
+
+
+def _checked_grid(view: StageView, curves: Floats, present: Bools) -> MatchGrid | str:
     """The points of comparison, or the reason why there are none."""
     if present.sum() < 2:
         return f"it needs at least 2 batch sizes with finite figures, but the stage has {present.sum()}"
     if view.updates is None:
         return "it needs the column updates, which this history lacks"
     _check_updates_grow(view, view.updates)
-    return _grid(curves[present], view.updates[present])
+    return match_grid(curves[present], view.updates[present])
 
 
 def _check_updates_grow(view: StageView, updates: Floats) -> None:
@@ -150,108 +129,53 @@ def _check_updates_grow(view: StageView, updates: Floats) -> None:
         )
 
 
-def _grid(curves: Floats, updates: Floats) -> _Grid | str:
-    _, means, _ = mean_and_sd(curves, axis=1)
-    knots = np.isfinite(means)
-    epochs = np.asarray(knots.all(axis=0))
-    if not epochs.any():
-        return "there is no epoch at which every batch size has a figure"
-    # Only trials with a figure count, or a mean curve would be drawn at another trial's updates.
-    _, at, _ = mean_and_sd(np.where(np.isfinite(curves), updates, np.nan), axis=1)
-    first = np.where(knots, at, np.inf).min(axis=1)
-    last = np.where(knots, at, -np.inf).max(axis=1)
-    start, end = np.sort(first)[1], np.sort(last)[-2]
-    if not start < end:
-        return "no two batch sizes have data at the same number of updates"
-    # Midpoints of cells of equal width, so that the average over points is that over the range.
-    points = start * (end / start) ** ((np.arange(GRID_POINTS) + 0.5) / GRID_POINTS)
-    pieces = [
-        _interpolation(np.log(points), np.log(row[use]), use) for row, use in zip(at, knots, strict=True)
-    ]
-    left, right, weight = (np.stack(part) for part in zip(*pieces, strict=True))
-    return _Grid(epochs, float(start), float(end), left, weight, right)
-
-
-def _interpolation(
-    points: Floats, knots: Floats, use: Bools
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Floats]:
-    """Linear interpolation of one curve as neighbours and weights, NaN outside its range."""
-    positions = np.flatnonzero(use).astype(np.int64)
-    after = np.clip(np.searchsorted(knots, points, side="right"), 1, max(len(knots) - 1, 1))
-    after = np.minimum(after, len(knots) - 1)
-    before = np.maximum(after - 1, 0)
-    width = knots[after] - knots[before]
-    weight = np.divide(points - knots[before], width, out=np.zeros(len(points)), where=width > 0)
-    outside = (points < knots[0]) | (points > knots[-1])
-    return positions[before], positions[after], np.where(outside, np.nan, weight)
-
-
-class _VarianceOverRows:
-    """Variance (n - 1) over rows that come one at a time, by Welford's updates, NaN left out.
-
-    Welford (1962), Note on a method for calculating corrected sums of squares and products. Rows
-    that are all equal give exactly 0.
-    """
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self._n = np.zeros(shape)
-        self._mean = np.zeros(shape)
-        self._squares = np.zeros(shape)
-
-    def add(self, row: Floats) -> None:
-        finite = np.isfinite(row)
-        values = row if finite.all() else np.where(finite, row, self._mean)
-        self._n += finite
-        delta = values - self._mean
-        self._mean += delta / np.maximum(self._n, 1)
-        self._squares += delta * (values - self._mean)
-
-    def average(self) -> Floats:
-        """Mean over the last axis, of the points with at least two rows."""
-        variance = np.where(self._n > 1, self._squares / np.maximum(self._n - 1, 1), np.nan)
-        return mean_and_sd(variance, axis=-1)[1]
-
-
-def _variances(means: Iterable[Floats], count: int, grid: _Grid) -> _Variances:
-    """Variances between batch sizes, averaged over the grid.
-
-    Args:
-        means: For each batch size its mean curves, (count, K).
-        count: Number of sets of curves.
-        grid: Where they are compared.
-    """
-    at_epochs = _VarianceOverRows((count, int(grid.epochs.sum())))
-    at_updates = _VarianceOverRows((count, GRID_POINTS))
-    for row, curves in enumerate(means):
-        left, right = curves[:, grid.left[row]], curves[:, grid.right[row]]
-        at_epochs.add(curves[:, grid.epochs])
-        at_updates.add(left + grid.weight[row] * (right - left))
-    return _Variances(at_epochs.average(), at_updates.average())
-
-
-def _interval(curves: Floats, grid: _Grid, settings: Settings) -> tuple[float, float, str | None]:
+def _resampled(curves: Floats, grid: MatchGrid, settings: Settings) -> Variances | str:
+    """Variances of bootstrap resamples, or the reason why there are none."""
     trials = np.asarray(np.isfinite(curves).any(axis=2))
     if (trials.sum(axis=1) < 2).all():
-        return float("nan"), float("nan"), "an interval needs at least 2 replicates at some batch size"
+        return "an interval needs at least 2 replicates at some batch size"
     random = np.random.default_rng(settings.seed)
-    means = (
-        _resampled_means(values[use], settings.resamples, random)
-        for values, use in zip(curves, trials, strict=True)
+    per_chunk = max(1, _CHUNK // (curves.shape[0] * max(curves.shape[2], GRID_POINTS)))
+    chunks = [
+        matched_variances(_resampled_means(curves, trials, count, random), grid)
+        for count in _chunks(settings.resamples, per_chunk)
+    ]
+    return Variances(
+        at_epochs=np.concatenate([chunk.at_epochs for chunk in chunks]),
+        at_updates=np.concatenate([chunk.at_updates for chunk in chunks]),
+        at_epochs_alike=np.concatenate([chunk.at_epochs_alike for chunk in chunks]),
     )
-    shares = _variances(means, settings.resamples, grid).share
-    tail = (1 - settings.confidence) / 2
-    low, high = np.nanquantile(shares, [tail, 1 - tail]) if np.isfinite(shares).any() else (np.nan, np.nan)
-    return float(low), float(high), None
 
 
-def _resampled_means(curves: Floats, count: int, random: np.random.Generator) -> Floats:
-    """Mean curves of `count` bootstrap resamples of one batch size's trials, (R, K) to (count, K)."""
-    n = len(curves)
-    weights = random.multinomial(n, np.full(n, 1 / n), size=count).astype(np.float64)
-    finite = np.isfinite(curves)
-    total = weights @ np.where(finite, curves, 0.0)
-    if finite.all():
-        return total / n
-    present = weights @ finite.astype(np.float64)
-    means: Floats = np.divide(total, present, out=np.full(total.shape, np.nan), where=present > 0)
+def _chunks(total: int, most: int) -> list[int]:
+    return [min(most, total - start) for start in range(0, total, most)]
+
+
+def _resampled_means(curves: Floats, trials: Bools, count: int, random: np.random.Generator) -> Floats:
+    """Mean curves of `count` resamples, (B, R, K) to (B, count, K).
+
+    Where none of the drawn trials has a figure at an epoch, the mean of all trials stands in.
+    """
+    means = np.empty((curves.shape[0], count, curves.shape[2]))
+    for row, use in enumerate(trials):
+        values = curves[row, use]
+        n = len(values)
+        weights = random.multinomial(n, np.full(n, 1 / n), size=count).astype(np.float64)
+        finite = np.isfinite(values)
+        total = weights @ np.where(finite, values, 0.0)
+        if finite.all():
+            means[row] = total / n
+            continue
+        present = weights @ finite.astype(np.float64)
+        _, everyone, _ = mean_and_sd(values, axis=0)
+        stand_in = np.broadcast_to(everyone, total.shape).copy()
+        means[row] = np.divide(total, present, out=stand_in, where=present > 0)
     return means
+
+
+def _ends(values: Floats, confidence: float) -> tuple[float, float]:
+    """Percentile interval of the finite values; NaN where there are none."""
+    if not np.isfinite(values).any():
+        return float("nan"), float("nan")
+    low, high = np.nanquantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)

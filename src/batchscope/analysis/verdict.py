@@ -225,10 +225,18 @@ def _stage_shares(analysis: Analysis) -> list[Sentence]:
         if share is first or not math.isfinite(share.share):
             continue
         clause = share_clause(share, analysis.facts.confidence)
-        figures = (("stage", share.stage), ("share", share.share), ("low", share.low), ("high", share.high))
+        figures = (
+            ("stage", share.stage),
+            ("share", share.share),
+            ("low", share.low),
+            ("high", share.high),
+            ("share_alike", share.share_alike),
+            ("low_alike", share.low_alike),
+            ("high_alike", share.high_alike),
+        )
         text = (
-            f"{clause[0].upper()}{clause[1:]} (updates counted from the stage's start, so what earlier "
-            "stages left behind stays)."
+            f"{clause[0].upper()}{clause[1:]}. Updates are counted from the stage's start, so what "
+            "earlier stages left behind stays."
         )
         sentences.append(Sentence("stage_share", text, figures))
     return sentences
