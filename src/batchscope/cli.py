@@ -124,6 +124,48 @@ def report(folder: Annotated[Path, typer.Argument(help="Folder of a run.", metav
 
 
 @app.command()
+def analyze(
+    source: Annotated[
+        str, typer.Argument(help="A run's folder, a history (.csv, .parquet), or 'published'.")
+    ],
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the analysis as JSON (see docs/json.md).")
+    ] = False,
+    html: Annotated[
+        Path | None, typer.Option(help="Write the page to this file.", show_default=False)
+    ] = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option(help="Write the figures into this folder as PNG and SVG.", show_default=False),
+    ] = None,
+    margin: Annotated[
+        float, typer.Option(help="Differences of the validation metric below it do not matter.")
+    ] = 0.005,
+) -> None:
+    """Say what a history shows: verdict, tables, and on demand JSON, page and figures."""
+    from batchscope import run_report
+    from batchscope.analysis import Settings, to_json
+
+    content = run_report.content_of(source, Settings(margin=margin))
+    if html is not None:
+        from batchscope.report.page import write_page
+
+        write_page(content, html)
+    if figures is not None:
+        from batchscope.report.pictures import write_pictures
+
+        write_pictures(content.history, figures, content.analysis)
+    if json:
+        typer.echo(to_json(content.analysis))
+    elif html is None and figures is None:
+        from rich.console import Console
+
+        from batchscope.report.terminal import print_analysis
+
+        print_analysis(content.analysis, Console())
+
+
+@app.command()
 def studies() -> None:
     """List the built-in studies."""
     import textwrap
@@ -193,7 +235,7 @@ def _conclude(result: Run, quiet: bool) -> None:
     if not quiet and not result.history.empty:
         from rich.console import Console
 
-        from batchscope.report import summary_table
+        from batchscope.report.terminal import summary_table
 
         Console().print(summary_table(result.analyze()))
         typer.echo(f"Page: {result.path / 'report' / 'report.html'}")

@@ -6,6 +6,7 @@ own: CSV, Parquet, the database and the DataFrame have the same columns.
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,10 @@ __all__ = [
     "METRICS",
     "REQUIRED",
     "check_history",
+    "encode_history",
     "probe_columns",
     "read_history",
     "require_columns",
-    "write_history",
 ]
 
 METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
@@ -120,14 +121,15 @@ def read_history(path: Path) -> pd.DataFrame:
     return check_history(table, str(path))
 
 
-def write_history(history: pd.DataFrame, path: Path) -> None:
-    """Writes a history as ``.csv`` or ``.parquet``; figures survive the round trip exactly."""
-    if path.suffix == ".csv":
-        history.to_csv(path, index=False)
-    elif path.suffix == ".parquet":
-        history.to_parquet(path, index=False)
-    else:
-        raise HistoryError(f"{path}: a history must end in .csv or .parquet")
+def encode_history(history: pd.DataFrame, suffix: str) -> bytes:
+    """A history as the content of a ``.csv`` or ``.parquet`` file; figures survive exactly."""
+    if suffix == ".csv":
+        return history.to_csv(index=False).encode()
+    if suffix == ".parquet":
+        buffer = io.BytesIO()
+        history.to_parquet(buffer, index=False)
+        return buffer.getvalue()
+    raise HistoryError(f"a history must be written as {' or '.join(SUFFIXES)}, but got {suffix!r}")
 
 
 def _trial_keys(table: pd.DataFrame) -> list[str]:

@@ -33,7 +33,7 @@ class TrainingData:
     def save(self, folder: Path) -> None:
         """Writes the arrays into a folder, replacing those that are there."""
         folder.mkdir(parents=True, exist_ok=True)
-        arrays = {
+        arrays: dict[str, NDArray[np.uint8] | NDArray[np.int64]] = {
             "images": self.images,
             "labels": self.labels,
             "training": self.split.training,

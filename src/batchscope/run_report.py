@@ -1,0 +1,136 @@
+"""The report of a run: what the store holds, put together for history files, pictures and page."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from batchscope.analysis import Analysis, Settings, analyze, load_source
+from batchscope.history import encode_history
+from batchscope.loading import dump_study
+from batchscope.records import TrialState
+from batchscope.report.content import DataSample, PageContent, Provenance
+from batchscope.report.files import replace_file
+from batchscope.report.page import write_page
+from batchscope.report.pictures import write_pictures
+from batchscope.running.folder import RunFolder
+from batchscope.running.store import Store, TrialStatus
+from batchscope.spec import Study
+
+__all__ = ["content_of", "page_content", "write_run_report"]
+
+
+def write_run_report(study: Study, store: Store, folder: Path) -> Path:
+    """Writes ``history.csv``, ``history.parquet``, every figure and ``report.html``.
+
+    Args:
+        study: The study of the run.
+        store: Its results, at least one epoch.
+        folder: Where to write; files of the same names are replaced.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        HistoryError: Nothing is stored yet.
+        ReportError: A file cannot be written.
+    """
+    history = store.history(study.name)
+    analysis = analyze(history)
+    for suffix in (".csv", ".parquet"):
+        replace_file(folder / f"history{suffix}", encode_history(history, suffix))
+    write_pictures(history, folder, analysis)
+    page = folder / "report.html"
+    write_page(page_content(study, store, history, analysis), page)
+    return page
+
+
+def content_of(source: str, settings: Settings) -> PageContent:
+    """Analyses a source and puts together what its page shows.
+
+    Args:
+        source: A run's folder, a history file, or ``published``.
+        settings: Of the analysis.
+
+    Raises:
+        HistoryError: The history cannot be read or analysed.
+        RunFolderError: The folder holds no run.
+    """
+    place = RunFolder(Path(source))
+    if not place.path.is_dir():
+        history = load_source(source)
+        return PageContent(Path(source).stem, history, analyze(history, settings))
+    study = place.study()
+    with Store(place.database) as store:
+        history = store.history(study.name)
+        return page_content(study, store, history, analyze(history, settings))
+
+
+def page_content(study: Study, store: Store, history: pd.DataFrame, analysis: Analysis) -> PageContent:
+    """Everything that the page of a run shows."""
+    return PageContent(
+        title=study.name,
+        history=history,
+        analysis=analysis,
+        description=study.description.strip(),
+        study_toml=dump_study(study),
+        provenance=_provenance(study, store),
+        data=_data_sample(store),
+        notices=_notices(store.trials()),
+    )
+
+
+def _notices(statuses: list[TrialStatus]) -> tuple[str, ...]:
+    """What must be known before any figure is read: trials that did not complete."""
+    notices = []
+    for state, text in (
+        (TrialState.FAILED, "failed; the same command tries them again"),
+        (TrialState.DIVERGED, "diverged: their loss became infinite or undefined"),
+        (TrialState.RUNNING, "are not finished; the figures are those so far"),
+        (TrialState.WAITING, "have not begun"),
+    ):
+        names = [status.trial.name for status in statuses if status.state is state]
+        if names:
+            notices.append(f"{len(names)} of {len(statuses)} trials {text}: {', '.join(names)}.")
+    return tuple(notices)
+
+
+def _provenance(study: Study, store: Store) -> Provenance | None:
+    sessions = store.sessions()
+    if not sessions:
+        return None
+    started, _, facts = sessions[0]
+    ended = sessions[-1][1]
+    summary = store.data()
+    rows = [
+        ("started", started),
+        ("ended", ended or "not yet"),
+        ("sessions", str(len(sessions))),
+        ("seed", f"{study.seed}, replicates 1 to {study.replicates}"),
+        ("split seed", str(study.data.split_seed)),
+        ("weights", study.model.weights),
+    ]
+    if summary is not None:
+        rows += [("images", summary[0].source), ("fingerprint of images and labels", summary[0].fingerprint)]
+    rows += [(name, value) for name, value in facts.items() if name != "command"]
+    return Provenance(tuple(rows), facts.get("command"))
+
+
+def _data_sample(store: Store) -> DataSample | None:
+    kept = store.data()
+    if kept is None or not kept[1]:
+        return None
+    summary, samples = kept
+    return DataSample(
+        images=np.stack([np.asarray(Image.open(io.BytesIO(sample.png))) for sample in samples]),
+        labels=tuple(summary.classes.index(sample.label) for sample in samples),
+        ids=tuple(sample.id for sample in samples),
+        classes=summary.classes,
+        training_counts=summary.training,
+        validation_counts=summary.validation,
+        skipped=summary.skipped,
+    )
