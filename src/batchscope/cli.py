@@ -91,13 +91,14 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
     """Run a study, or go on with one where it stopped."""
-    from batchscope import api
     from batchscope.loading import parse_change
 
     changes = dict(parse_change(text) for text in change or [])
     if skip_bad_images:
         changes["data.skip_bad_images"] = True
     try:
+        from batchscope import api
+
         result = api.run(
             study,
             data=data,
@@ -156,7 +157,7 @@ def analyze(
 
         write_pictures(content.history, figures, content.analysis)
     if json:
-        typer.echo(to_json(content.analysis))
+        typer.echo(to_json(content.analysis), nl=False)
     elif html is None and figures is None:
         from rich.console import Console
 

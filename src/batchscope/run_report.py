@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -103,8 +104,7 @@ def _provenance(study: Study, store: Store) -> Provenance | None:
     sessions = store.sessions()
     if not sessions:
         return None
-    started, _, facts = sessions[0]
-    ended = sessions[-1][1]
+    started, ended = sessions[0][0], sessions[-1][1]
     summary = store.data()
     rows = [
         ("started", started),
@@ -116,8 +116,19 @@ def _provenance(study: Study, store: Store) -> Provenance | None:
     ]
     if summary is not None:
         rows += [("images", summary[0].source), ("fingerprint of images and labels", summary[0].fingerprint)]
-    rows += [(name, value) for name, value in facts.items() if name != "command"]
-    return Provenance(tuple(rows), facts.get("command"))
+    rows += [(name, value) for name, value in _merged(sessions).items() if name != "command"]
+    return Provenance(tuple(rows), sessions[0][2].get("command"))
+
+
+def _merged(sessions: Sequence[tuple[str, str | None, Mapping[str, str]]]) -> dict[str, str]:
+    """Facts of all sessions; where a later one had another version or machine, both are told."""
+    values: dict[str, list[str]] = {}
+    for _, _, facts in sessions:
+        for name, value in facts.items():
+            known = values.setdefault(name, [])
+            if value not in known:
+                known.append(value)
+    return {name: ", then ".join(known) for name, known in values.items()}
 
 
 def _data_sample(store: Store) -> DataSample | None:

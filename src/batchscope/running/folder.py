@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from batchscope.errors import RunFolderError
 from batchscope.loading import difference, dump_study, parse_study, read_toml
-from batchscope.running.store import Store
+from batchscope.running.store import Store, sole_writer
 from batchscope.spec import Study
 
 __all__ = ["RunFolder"]
@@ -53,13 +55,21 @@ class RunFolder:
         """Page, pictures and history, rebuilt from the database at any time."""
         return self.path / "report"
 
-    def claim(self, study: Study) -> Store:
-        """Opens the folder for a study, new or begun before.
+    @contextmanager
+    def claim(self, study: Study) -> Iterator[Store]:
+        """Opens the folder for a study, new or begun before, and keeps other processes out of it.
 
         Raises:
-            RunFolderError: It holds another study or something else, or cannot be written.
+            RunFolderError: It holds another study or something else, another process runs in it,
+                or it cannot be written.
+            StudyError: Its frozen study file was changed into something invalid.
         """
-        if self.study_file.exists():
+        self._admit(study)
+        with sole_writer(self.path / "running.lock"), Store(self.database, create=True) as store:
+            yield store
+
+    def _admit(self, study: Study) -> None:
+        if self.study_file.is_file():
             changes = difference(self.study(), study)
             if changes:
                 listed = "\n".join(f"  {line}" for line in changes)
@@ -69,7 +79,6 @@ class RunFolder:
                 )
         else:
             self._begin(study)
-        return Store(self.database, create=True)
 
     def study(self) -> Study:
         """The study that the folder holds.
@@ -80,21 +89,22 @@ class RunFolder:
         """
         try:
             text = self.study_file.read_text(encoding="utf-8")
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
             raise RunFolderError(
-                f"{self.path}: holds no run (its study.toml cannot be read: {error.strerror})"
+                f"{self.path}: holds no run (its study.toml cannot be read: {reason})"
             ) from error
         return parse_study(read_toml(text, str(self.study_file)), str(self.study_file))
 
     def _begin(self, study: Study) -> None:
+        partial = self.study_file.with_suffix(".partial")
         try:
-            if self.path.exists() and any(self.path.iterdir()):
+            if self.path.exists() and any(entry != partial for entry in self.path.iterdir()):
                 raise RunFolderError(
                     f"{self.path}: must be empty or hold a run, but holds other files; "
                     "give --out another folder"
                 )
             self.path.mkdir(parents=True, exist_ok=True)
-            partial = self.study_file.with_suffix(".partial")
             partial.write_text(dump_study(study), encoding="utf-8")
             partial.replace(self.study_file)
         except OSError as error:

@@ -34,6 +34,7 @@ from batchscope.spec import Study
 
 __all__ = ["Job", "Sink", "execute"]
 
+_COMMAND = (sys.executable, "-m", "batchscope.running.worker")
 _LOG_TAIL = 2000
 _GRACE_SECONDS = 5
 
@@ -74,12 +75,13 @@ class Sink(Protocol):
 
 @dataclass(eq=False)
 class _Worker:
-    """A worker process and the job it is at."""
+    """A worker process, the job it is at, and what was wrong with the last it wrote."""
 
     process: subprocess.Popen[bytes]
     log: Path
     inbox: queue.SimpleQueue[tuple[_Worker, Message | None]]
     job: Job | None = None
+    fault: str = ""
     reader: threading.Thread = field(init=False)
 
     def __post_init__(self) -> None:
@@ -88,8 +90,12 @@ class _Worker:
 
     def _read(self) -> None:
         stream = cast("BinaryIO", self.process.stdout)
-        while (message := receive(stream)) is not None:
-            self.inbox.put((self, message))
+        try:
+            while (message := receive(stream)) is not None:
+                self.inbox.put((self, message))
+        except Exception as error:  # noqa: BLE001  # what is cut off or no message may break pickle in any way
+            self.fault = f"; the last it wrote is no whole message: {error}"
+            self.process.kill()
         self.inbox.put((self, None))
 
     def tell(self, message: Message) -> None:
@@ -100,11 +106,11 @@ class _Worker:
             return
 
     def obituary(self) -> str:
-        """Why the process may have ended: its exit and the end of its log."""
+        """Why the process may have ended: the end of its log, and in the last line how it ended."""
         code = self.process.wait()
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         tail = self.log.read_text(encoding="utf-8", errors="replace")[-_LOG_TAIL:].strip()
-        return f"the worker process {how}; the end of {self.log}:\n{tail or '(empty)'}"
+        return f"the end of {self.log}:\n{tail or '(empty)'}\nthe worker process {how}{self.fault}"
 
 
 def execute(study: Study, data: Path, jobs: Sequence[Job], sink: Sink, logs: Path, workers: int = 1) -> None:
@@ -121,31 +127,31 @@ def execute(study: Study, data: Path, jobs: Sequence[Job], sink: Sink, logs: Pat
         workers: Number of processes; no more are started than there are jobs.
 
     Raises:
-        BatchscopeError: A worker cannot be set up.
+        BatchscopeError: A worker cannot be started or set up.
     """
     waiting = deque(jobs)
     inbox: queue.SimpleQueue[tuple[_Worker, Message | None]] = queue.SimpleQueue()
     with _pool(min(workers, len(jobs)), study, data, logs, inbox) as pool:
-        active = len(pool)
+        active = set(pool)
         while active:
             worker, message = inbox.get()
+            if worker not in active:
+                continue  # it had nothing left to do, and how it ends concerns no trial
             match message:
                 case None:
-                    if worker.job is None:
-                        raise TrainingError(f"a worker could not be set up: {worker.obituary()}")
-                    sink.ended(worker.job.trial, worker.obituary())
-                    active -= 1
+                    active.remove(worker)
+                    _bury(worker, sink)
                     if waiting:
                         pool.append(_start_worker(len(pool), study, data, logs, inbox))
-                        active += 1
+                        active.add(pool[-1])
                 case Fatal(error):
                     raise error
                 case Ready(facts):
                     sink.ready(facts)
-                    active -= _next_job(worker, waiting, sink)
+                    _next_job(worker, waiting, sink, active)
                 case TrialEnded(error):
                     sink.ended(_trial(worker), error)
-                    active -= _next_job(worker, waiting, sink)
+                    _next_job(worker, waiting, sink, active)
                 case BatchDone(progress):
                     sink.batch(_trial(worker), progress)
                 case EpochDone(record):
@@ -159,14 +165,21 @@ def _trial(worker: _Worker) -> Trial:
     return worker.job.trial
 
 
-def _next_job(worker: _Worker, waiting: deque[Job], sink: Sink) -> int:
-    """Gives the worker its next job; returns 1 if there is none and the worker is done, else 0."""
+def _bury(worker: _Worker, sink: Sink) -> None:
+    """Tells of the trial that a worker died at."""
+    if worker.job is None:
+        raise TrainingError(f"a worker could not be set up; {worker.obituary()}")
+    sink.ended(worker.job.trial, worker.obituary())
+
+
+def _next_job(worker: _Worker, waiting: deque[Job], sink: Sink, active: set[_Worker]) -> None:
+    """Gives the worker its next job; where there is none left, it is not active any more."""
     if not waiting:
-        return 1
+        active.remove(worker)
+        return
     worker.job = waiting.popleft()
     sink.started(worker.job.trial)
     worker.tell(RunTrial(worker.job.trial, worker.job.checkpoint, worker.job.stored_epochs))
-    return 0
 
 
 @contextmanager
@@ -207,16 +220,19 @@ def _start_worker(
     logs: Path,
     inbox: queue.SimpleQueue[tuple[_Worker, Message | None]],
 ) -> _Worker:
-    logs.mkdir(parents=True, exist_ok=True)
     log = logs / f"worker-{index + 1}.log"
-    with log.open("wb") as sink:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "batchscope.running.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=sink,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
-        )
+    try:
+        logs.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as sink:
+            process = subprocess.Popen(
+                _COMMAND,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=sink,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            )
+    except OSError as error:
+        raise TrainingError(f"a worker with its log {log} must be startable, but: {error}") from error
     worker = _Worker(process, log, inbox)
     worker.tell(SetUp(study, data))
     return worker

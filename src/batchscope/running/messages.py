@@ -105,7 +105,10 @@ def send(stream: BinaryIO, message: Message) -> None:
 
 
 def receive(stream: BinaryIO) -> Message | None:
-    """Reads the next message; None when the other side is gone."""
+    """Reads the next message; None when the other side is gone.
+
+    What is cut off, or no message, raises whatever `pickle` makes of it.
+    """
     try:
         # Both ends are this program's own processes; nothing from outside enters these pipes.
         message: Message = pickle.load(stream)  # noqa: S301

@@ -45,11 +45,11 @@ class Watcher(Protocol):
 
 
 class TimeLeft:
-    """Estimates how long a study still takes, from the pace since it was started.
+    """Estimates how long a study still takes, from the pace since its first trial started.
 
     Args:
         examples: Images still to be presented.
-        clock: Seconds from any origin.
+        clock: Seconds from any origin, when the first trial starts.
     """
 
     def __init__(self, examples: float, clock: float) -> None:
@@ -59,6 +59,10 @@ class TimeLeft:
     def add(self, examples: float) -> None:
         """Images presented meanwhile."""
         self._done += examples
+
+    def expect(self, examples: float) -> None:
+        """Further images to be presented."""
+        self._total += examples
 
     def seconds(self, clock: float, running: float = 0.0) -> float | None:
         """Seconds left; None before there is a pace to go by.
@@ -71,6 +75,42 @@ class TimeLeft:
         if done <= 0 or clock <= self._start:
             return None
         return max(self._total - done, 0.0) * (clock - self._start) / done
+
+
+class _Course:
+    """How far the trials of a study are.
+
+    Reading images and starting workers is over when the first trial starts, and the clock starts
+    then. Simplified: what a failed trial leaves undone goes on counting as images to come.
+
+    Args:
+        examples: Images still to be presented.
+    """
+
+    def __init__(self, examples: float = 0.0) -> None:
+        self._examples = examples
+        self._left = TimeLeft(examples, time.monotonic())
+        self._counts: dict[Trial, tuple[int, float]] = {}
+
+    def started(self, trial: Trial, examples: int, seconds: float) -> None:
+        """Notes where a trial's counts stand."""
+        if not self._counts:
+            self._left = TimeLeft(self._examples, time.monotonic())
+        self._counts[trial] = (examples, seconds)
+
+    def advance(self, trial: Trial, record: EpochRecord) -> tuple[int, float]:
+        """Images and seconds of training that a record adds to its trial."""
+        examples, seconds = self._counts[trial]
+        if record.examples <= examples:  # the trial's checkpoint is lost, and it begins anew
+            self._left.expect(examples)
+            examples, seconds = 0, 0.0
+        self._counts[trial] = (record.examples, record.seconds)
+        self._left.add(record.examples - examples)
+        return record.examples - examples, record.seconds - seconds
+
+    def time_left(self, running: float = 0.0) -> str:
+        """The time left, as text; `running` images of the epoch under way are done already."""
+        return _duration(self._left.seconds(time.monotonic(), running))
 
 
 class Silent:
@@ -110,8 +150,7 @@ class LinePrinter(Silent):
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._counts: dict[Trial, tuple[int, float]] = {}
-        self._left = TimeLeft(0, time.monotonic())
+        self._course = _Course()
         self._total = self._done = 0
 
     def note(self, text: str) -> None:
@@ -121,25 +160,21 @@ class LinePrinter(Silent):
     def plan(self, trials: Sequence[Trial], done: int, examples: float) -> None:
         """Tells how much there is to do."""
         self._total, self._done = len(trials), done
-        self._left = TimeLeft(examples, time.monotonic())
+        self._course = _Course(examples)
         self._line(f"{len(trials)} trials, {done} done before")
 
     def started(self, trial: Trial, examples: int, seconds: float) -> None:
         """Notes where the trial's counts stand."""
-        self._counts[trial] = (examples, seconds)
+        self._course.started(trial, examples, seconds)
 
     def epoch(self, trial: Trial, record: EpochRecord) -> None:
         """Tells the epoch's figures."""
-        examples_before, seconds_before = self._counts[trial]
-        examples, seconds = record.examples - examples_before, record.seconds - seconds_before
-        self._counts[trial] = (record.examples, record.seconds)
-        self._left.add(examples)
-        left = self._left.seconds(time.monotonic())
+        examples, seconds = self._course.advance(trial, record)
         self._line(
             f"{trial.name} epoch {record.epoch} {record.stage}: "
             f"accuracy {record.train_accuracy:.4f} val {record.val_accuracy:.4f}, "
             f"loss {record.train_loss:.4f} val {record.val_loss:.4f}, "
-            f"{_rate(examples, seconds)}, {_duration(left)} left"
+            f"{_rate(examples, seconds)}, {self._course.time_left()} left"
         )
 
     def ended(self, trial: Trial, state: TrialState, error: str | None) -> None:
@@ -172,8 +207,7 @@ class LiveDisplay(Silent):
         self._task = self._trials.add_task("trials", total=None, left="?")
         self._current = Text("setting up")
         self._live = Live(self._render(), console=console, refresh_per_second=8, transient=True)
-        self._left = TimeLeft(0, time.monotonic())
-        self._examples: dict[Trial, int] = {}
+        self._course = _Course()
 
     def __enter__(self) -> Self:
         self._live.__enter__()
@@ -188,18 +222,17 @@ class LiveDisplay(Silent):
 
     def plan(self, trials: Sequence[Trial], done: int, examples: float) -> None:
         """Sets the bar."""
-        self._left = TimeLeft(examples, time.monotonic())
+        self._course = _Course(examples)
         self._trials.update(self._task, total=len(trials), completed=done)
 
-    def started(self, trial: Trial, examples: int, seconds: float) -> None:  # noqa: ARG002
+    def started(self, trial: Trial, examples: int, seconds: float) -> None:
         """Names the trial."""
-        self._examples[trial] = examples
+        self._course.started(trial, examples, seconds)
         self._show(f"{trial.name}  starting")
 
     def batch(self, trial: Trial, progress: BatchProgress) -> None:
         """Shows stage, epoch, accuracy and pace."""
-        left = self._left.seconds(time.monotonic(), running=progress.examples)
-        self._trials.update(self._task, left=_duration(left))
+        self._trials.update(self._task, left=self._course.time_left(running=progress.examples))
         self._show(
             f"{trial.name}  {progress.stage}  epoch {progress.epoch}  "
             f"{progress.examples}/{progress.total} images  accuracy {progress.accuracy:.4f}  "
@@ -208,8 +241,8 @@ class LiveDisplay(Silent):
 
     def epoch(self, trial: Trial, record: EpochRecord) -> None:
         """Counts the epoch's images."""
-        self._left.add(record.examples - self._examples[trial])
-        self._examples[trial] = record.examples
+        self._course.advance(trial, record)
+        self._trials.update(self._task, left=self._course.time_left())
         self._show(f"{trial.name}  {record.stage}  epoch {record.epoch}  val {record.val_accuracy:.4f}")
 
     def ended(self, trial: Trial, state: TrialState, error: str | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -25,12 +26,17 @@ def surroundings() -> Mapping[str, str]:
     """
     return {
         "batchscope": metadata.version("batchscope"),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([*_program(), *sys.argv[1:]]),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processor": _processor(),
         "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
         "memory": _memory(),
     }
+
+
+def _program() -> list[str]:
+    started = Path(sys.argv[0])
+    return ["python", "-m", started.parent.name] if started.name == "__main__.py" else [started.name]
 
 
 def _processor() -> str:

@@ -42,6 +42,10 @@ def run_study(study: Study, folder: Path, watcher: Watcher) -> list[TrialStatus]
     """
     place = RunFolder(folder)
     with place.claim(study) as store, watcher:
+        statuses = store.trials()
+        if statuses and all(status.state.is_finished() for status in statuses):
+            watcher.plan([status.trial for status in statuses], len(statuses), 0)
+            return statuses
         session = store.start_session(now(), surroundings())
         watcher.note(f"reading the images of {study.data.source}")
         split = _prepare_data(study, place, store, watcher)
@@ -70,7 +74,10 @@ def _prepare_data(study: Study, place: RunFolder, store: Store, watcher: Watcher
         store.keep_data(_summary(dataset, split, fingerprint), _samples(dataset, split))
     if dataset.skipped:
         watcher.note(f"{len(dataset.skipped)} bad images skipped; they are listed on the page")
-    TrainingData(dataset.images, dataset.labels, split, dataset.classes).save(place.cache)
+    try:
+        TrainingData(dataset.images, dataset.labels, split, dataset.classes).save(place.cache)
+    except OSError as error:
+        raise RunFolderError(f"{place.cache}: the images must find room here, but: {error}") from error
     return split
 
 

@@ -10,17 +10,19 @@ import json
 import math
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from batchscope.errors import RunFolderError
 from batchscope.history import COLUMNS, check_history
 from batchscope.records import EpochRecord, Trial, TrialState
+from batchscope.running.entries import DataSummary, LastEpoch, SampleImage, TrialStatus
 
-__all__ = ["SCHEMA_VERSION", "DataSummary", "LastEpoch", "SampleImage", "Store", "TrialStatus"]
+__all__ = ["SCHEMA_VERSION", "DataSummary", "LastEpoch", "SampleImage", "Store", "TrialStatus", "sole_writer"]
 
 SCHEMA_VERSION = 1
 _APPLICATION_ID = 0x62736370  # "bscp": tells a batchscope database from any other
@@ -78,74 +80,31 @@ PRAGMA user_version = {SCHEMA_VERSION};
 """
 
 
-@dataclass(frozen=True)
-class TrialStatus:
-    """How far a trial is.
+@contextmanager
+def sole_writer(path: Path) -> Iterator[None]:
+    """Keeps every other process out while this one runs a study.
 
-    Attributes:
-        trial: The trial.
-        state: Where it stands.
-        epochs: Epochs stored.
-        error: The traceback of a failed trial, else None.
+    The system lets go of the lock when this process ends, however it ends.
+
+    Args:
+        path: A file for the lock alone, made where there is none.
+
+    Raises:
+        RunFolderError: Another process holds it, or it cannot be made.
     """
-
-    trial: Trial
-    state: TrialState
-    epochs: int
-    error: str | None
-
-
-@dataclass(frozen=True)
-class LastEpoch:
-    """Where a trial's stored history ends.
-
-    Attributes:
-        epoch: The last epoch that is stored.
-        examples: Images presented up to there.
-        seconds: Training time up to there.
-        finite: Whether its training loss is finite; where not, the trial has diverged.
-    """
-
-    epoch: int
-    examples: int
-    seconds: float
-    finite: bool
-
-
-@dataclass(frozen=True)
-class SampleImage:
-    """An image kept for the page.
-
-    Attributes:
-        id: The image's id.
-        label: Name of its class.
-        png: The image, encoded.
-    """
-
-    id: str
-    label: str
-    png: bytes
-
-
-@dataclass(frozen=True)
-class DataSummary:
-    """What the page tells of the images.
-
-    Attributes:
-        source: Where they came from.
-        fingerprint: Digest of images and labels.
-        classes: Names.
-        training: Number of training images of each class.
-        validation: Number of validation images of each class.
-        skipped: Pairs of id and reason of the images left out.
-    """
-
-    source: str
-    fingerprint: str
-    classes: tuple[str, ...]
-    training: tuple[int, ...]
-    validation: tuple[int, ...]
-    skipped: tuple[tuple[str, str], ...]
+    try:
+        lock = sqlite3.connect(path, isolation_level=None, timeout=0)
+    except sqlite3.Error as error:
+        raise RunFolderError(f"{path}: must be a file that can be written: {error}") from error
+    with closing(lock):
+        try:
+            lock.execute("BEGIN EXCLUSIVE")
+        except sqlite3.Error as error:
+            raise RunFolderError(
+                f"{path.parent}: must be run by one process at a time, but another is at it ({error}); "
+                "wait until it ends, or give --out another folder"
+            ) from error
+        yield
 
 
 class Store:
@@ -163,15 +122,18 @@ class Store:
         if not create and not path.exists():
             raise RunFolderError(f"{path.parent}: holds no run (there is no {path.name})")
         self._path = path
-        try:
+        with self._translated():
             self._db = sqlite3.connect(path, isolation_level=None)
-            self._db.execute("PRAGMA foreign_keys = ON")
-            if create and self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
-                self._db.execute("PRAGMA journal_mode = WAL")
-                self._db.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
-            self._check_version()
-        except sqlite3.Error as error:
-            raise RunFolderError(f"{path}: cannot be used as a run's database: {error}") from error
+        try:
+            with self._translated():
+                self._db.execute("PRAGMA foreign_keys = ON")
+                if create and self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
+                    self._db.execute("PRAGMA journal_mode = WAL")
+                    self._db.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+                self._check_version()
+        except RunFolderError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Closes the database; nothing is left to write."""
@@ -190,8 +152,8 @@ class Store:
 
     def fact(self, name: str) -> str | None:
         """A text kept under a name, or None."""
-        row = self._db.execute("SELECT value FROM fact WHERE name = ?", (name,)).fetchone()
-        return None if row is None else str(row[0])
+        rows = self._rows("SELECT value FROM fact WHERE name = ?", (name,))
+        return str(rows[0][0]) if rows else None
 
     def plan(self, trials: Sequence[Trial]) -> None:
         """Adds the trials that are not there yet, waiting, in this order."""
@@ -204,7 +166,7 @@ class Store:
 
     def trials(self) -> list[TrialStatus]:
         """All trials in the order of the plan."""
-        rows = self._db.execute(
+        rows = self._rows(
             "SELECT batch_size, replicate, state, error, (SELECT count(*) FROM epoch WHERE trial = name) "
             "FROM trial ORDER BY position"
         )
@@ -255,12 +217,17 @@ class Store:
         Returns:
             Columns `COLUMNS` and one for each probe; no rows where nothing is stored yet.
         """
-        table = pd.read_sql_query(
-            "SELECT epoch.*, batch_size, replicate FROM epoch JOIN trial ON trial.name = epoch.trial",
-            self._db,
-        )
+        with self._translated():
+            self._db.execute("BEGIN")  # so that rows and probes are those of one moment
+            try:
+                table = pd.read_sql_query(
+                    "SELECT epoch.*, batch_size, replicate FROM epoch JOIN trial ON trial.name = epoch.trial",
+                    self._db,
+                )
+                probes = pd.read_sql_query("SELECT * FROM probe", self._db, dtype={"value": np.float64})
+            finally:
+                self._db.execute("COMMIT")
         table["study"] = study
-        probes = pd.read_sql_query("SELECT * FROM probe", self._db)
         if not probes.empty:
             wide = probes.pivot_table(
                 index=["trial", "epoch"], columns="name", values="value", sort=False, dropna=False
@@ -270,14 +237,14 @@ class Store:
 
     def last_epoch(self, trial: Trial) -> LastEpoch | None:
         """Where a trial's stored history ends; None where nothing is stored."""
-        row = self._db.execute(
+        rows = self._rows(
             "SELECT epoch, examples, seconds, train_loss FROM epoch WHERE trial = ? "
             "ORDER BY epoch DESC LIMIT 1",
             (trial.name,),
-        ).fetchone()
-        if row is None:
+        )
+        if not rows:
             return None
-        epoch, examples, seconds, loss = row
+        epoch, examples, seconds, loss = rows[0]
         return LastEpoch(epoch, examples, seconds, loss is not None and math.isfinite(loss))
 
     def start_session(self, started: str, facts: Mapping[str, str]) -> int:
@@ -298,7 +265,7 @@ class Store:
 
     def sessions(self) -> list[tuple[str, str | None, Mapping[str, str]]]:
         """Start, end and facts of all sessions, oldest first."""
-        rows = self._db.execute("SELECT started, ended, facts FROM session ORDER BY id")
+        rows = self._rows("SELECT started, ended, facts FROM session ORDER BY id")
         return [(started, ended, json.loads(facts)) for started, ended, facts in rows]
 
     def keep_data(self, summary: DataSummary, samples: Sequence[SampleImage]) -> None:
@@ -323,7 +290,7 @@ class Store:
             validation=tuple(raw["validation"]),
             skipped=tuple((str(name), str(reason)) for name, reason in raw["skipped"]),
         )
-        rows = self._db.execute("SELECT id, class, png FROM sample ORDER BY position")
+        rows = self._rows("SELECT id, class, png FROM sample ORDER BY position")
         return summary, [SampleImage(*row) for row in rows]
 
     @contextmanager
@@ -332,24 +299,34 @@ class Store:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:  # where there is no room, SQLite has rolled back already
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
         except sqlite3.Error as error:
             raise RunFolderError(
                 f"{self._path}: the record could not be written: {error}; what was stored before is safe, "
                 "the same command goes on from there once the cause is mended"
             ) from error
 
+    def _rows(self, query: str, values: tuple[str, ...] = ()) -> list[tuple[Any, ...]]:
+        with self._translated():
+            return self._db.execute(query, values).fetchall()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, pd.errors.DatabaseError) as error:
+            raise RunFolderError(f"{self._path}: cannot be used as a run's database: {error}") from error
+
     def _check_version(self) -> None:
         application = self._db.execute("PRAGMA application_id").fetchone()[0]
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if application != _APPLICATION_ID:
-            self._db.close()
             raise RunFolderError(f"{self._path}: must be a database that batchscope wrote, but is not")
         if version > SCHEMA_VERSION:
-            self._db.close()
             raise RunFolderError(
                 f"{self._path}: has schema version {version}, but this batchscope knows up to "
                 f"{SCHEMA_VERSION}; install a newer batchscope"

@@ -76,9 +76,11 @@ def _take_over_stdout() -> BinaryIO:
 
 
 def _listen(inbox: queue.SimpleQueue[Message]) -> None:
-    while (message := receive(sys.stdin.buffer)) is not None:
-        inbox.put(message)
-    os._exit(0)  # the run is gone: nobody would store what is trained from here on
+    try:
+        while (message := receive(sys.stdin.buffer)) is not None:
+            inbox.put(message)
+    finally:
+        os._exit(0)  # the run is gone: nobody would store what is trained from here on
 
 
 def _prepare(set_up: SetUp) -> tuple[Trainer, Mapping[str, str]]:
