@@ -1,0 +1,100 @@
+"""Records, studies and processes for the tests of running."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+from batchscope.records import BatchProgress, EpochRecord, Trial
+from batchscope.spec import Study
+from tiny import stage, tiny_study
+
+STUB = Path(__file__).with_name("stub_worker.py")
+FIRST, SECOND = Trial(batch_size=8, replicate=1), Trial(batch_size=16, replicate=1)
+
+
+def record(epoch: int, **changes: object) -> EpochRecord:
+    """The record of an epoch of 48 images, trained in 2 s, whose figures tell the epoch."""
+    values: dict[str, object] = {
+        "stage": "one",
+        "epoch": epoch,
+        "updates": 6 * epoch,
+        "examples": 48 * epoch,
+        "seconds": 2.0 * epoch,
+        "learning_rate": 1e-3,
+        "train_loss": 1 / (epoch + 1),
+        "train_accuracy": 0.6 + 0.1 * epoch,
+        "val_loss": 1 / (epoch + 2),
+        "val_accuracy": 0.5 + 0.1 * epoch,
+    }
+    return EpochRecord(**(values | changes))  # type: ignore[arg-type]
+
+
+def small_study(**changes: object) -> Study:
+    """One stage of two epochs on 60 generated images, at batch sizes 8 and 16, one replicate."""
+    defaults: dict[str, object] = {
+        "data": {"source": "synthetic-cactus", "images": 60},
+        "stages": [stage("one", "head", epochs=2)],
+        "replicates": 1,
+    }
+    return tiny_study(**(defaults | changes))
+
+
+class Events:
+    """A watcher and a sink that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.planned: list[tuple[int, int, float]] = []
+        self.starts: list[tuple[str | float, ...]] = []
+        self.records: list[tuple[str, int]] = []
+        self.ends: list[tuple[str | None, ...]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def ready(self, facts: Mapping[str, str]) -> None:
+        self.notes.append("ready")
+
+    def plan(self, trials: Sequence[Trial], done: int, examples: float) -> None:
+        self.planned.append((len(trials), done, examples))
+
+    def started(self, trial: Trial, *counts: float) -> None:
+        """A watcher is told images and seconds so far, a sink nothing."""
+        self.starts.append((trial.name, *counts))
+
+    def batch(self, trial: Trial, progress: BatchProgress) -> None:
+        self.notes.append(f"{trial.name} {progress.examples}/{progress.total}")
+
+    def epoch(self, trial: Trial, record: EpochRecord) -> None:
+        self.records.append((trial.name, record.epoch))
+
+    def ended(self, trial: Trial, *told: str | None) -> None:
+        """A watcher is told state and error, a sink the error alone."""
+        self.ends.append((trial.name, *told))
+
+
+def logged_pids(logs: Path) -> list[int]:
+    """Process ids that the stub workers wrote into their logs, in the order of their starts."""
+    return [int(log.read_text().split()[0]) for log in sorted(logs.glob("worker-*.log"))]
+
+
+def children() -> list[int]:
+    """Processes that this one started and that still run."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = entry.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == os.getpid() and fields[0] != "Z":
+            found.append(int(entry.parent.name))
+    return sorted(found)

@@ -1,0 +1,36 @@
+"""The plan: which trials, in which order, and whether there are images enough."""
+
+from __future__ import annotations
+
+import pytest
+
+from batchscope.errors import DataError
+from batchscope.running.plan import check_sizes, examples_per_trial, plan_trials
+from run_samples import small_study
+
+
+def test_replicates_come_one_after_the_other_small_batches_first():
+    study = small_study(batch_sizes=[32, 8, 128], replicates=2)
+    names = ["b8-r1", "b32-r1", "b128-r1", "b8-r2", "b32-r2", "b128-r2"]
+    assert [trial.name for trial in plan_trials(study)] == names
+
+
+def test_a_batch_may_be_as_large_as_the_training_images_and_no_larger():
+    study = small_study(batch_sizes=[8, 48])
+    check_sizes(study, training=48, validation=1)
+    with pytest.raises(DataError, match="got batch size 48 and 47 images"):
+        check_sizes(study, training=47, validation=12)
+
+
+def test_where_short_batches_are_dropped_validation_needs_a_whole_one():
+    study = small_study(batch_sizes=[8, 16], last_batch="drop")
+    check_sizes(study, training=48, validation=16)
+    with pytest.raises(DataError, match='set last_batch = "keep" or take more images') as caught:
+        check_sizes(study, training=48, validation=15)
+    assert "batch size 16 and 15 validation images" in str(caught.value)
+
+
+@pytest.mark.parametrize(("last_batch", "expected"), [("keep", {7: 100, 16: 100}), ("drop", {7: 98, 16: 96})])
+def test_images_of_a_whole_trial(last_batch: str, expected: dict[int, int]):
+    study = small_study(batch_sizes=[7, 16], last_batch=last_batch)
+    assert examples_per_trial(study, 50) == expected

@@ -1,0 +1,104 @@
+"""A worker that trains nothing: it speaks the protocol, and misbehaves as its arguments say.
+
+Arguments: what to do, and the name of the trial to do it at.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+import time
+from pathlib import Path
+
+from batchscope.errors import WeightsError
+from batchscope.records import BatchProgress, EpochRecord
+from batchscope.running.messages import (
+    BatchDone,
+    EpochDone,
+    Fatal,
+    Ready,
+    RunTrial,
+    SetUp,
+    TrialEnded,
+    receive,
+    send,
+)
+
+OUT, IN = sys.stdout.buffer, sys.stdin.buffer
+IMAGES = 48
+
+
+def main() -> None:
+    what, at = [*sys.argv[1:], ""][:2]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.stderr.write(f"{os.getpid()} {what}\n")
+    sys.stderr.flush()
+    set_up = receive(IN)
+    assert isinstance(set_up, SetUp)
+    if what == "die at set-up":
+        sys.exit(3)
+    if what == "refuse":
+        send(OUT, Fatal(WeightsError("weights must be somewhere, but are nowhere")))
+    if what == "talk at set-up":
+        OUT.write(b"a library greets\n")
+        OUT.flush()
+    if what in ("refuse", "talk at set-up", "never answer"):
+        time.sleep(600)
+    send(OUT, Ready({"keras": "stub"}))
+    while isinstance(command := receive(IN), RunTrial):
+        hit = at in ("", command.trial.name)
+        if what == "die when done":
+            wait_for(set_up.data / ("both are at work" if hit else "one is gone"))
+        send(OUT, carry_out(command, set_up, what if hit else "train"))
+        if what == "die when done" and hit:
+            os._exit(1)
+
+
+def carry_out(command: RunTrial, set_up: SetUp, what: str) -> TrialEnded:
+    trial = command.trial
+    for epoch in range(command.stored_epochs + 1, set_up.study.epochs + 1):
+        loss = float("nan") if what == "diverge" else 1 / (epoch + trial.replicate)
+        send(OUT, BatchDone(BatchProgress("one", epoch, 16, IMAGES, 0.5, 0.1)))
+        send(OUT, EpochDone(made_up(epoch, trial.batch_size, loss)))
+        receive(IN)
+        if what == "diverge":
+            break
+        misbehave(what, command)
+    return TrialEnded()
+
+
+def wait_for(gate: Path) -> None:
+    while not gate.exists():
+        time.sleep(0.01)
+
+
+def misbehave(what: str, command: RunTrial) -> None:
+    if what == "be killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif what == "be cut off":
+        whole = pickle.dumps(EpochDone(made_up(2, command.trial.batch_size, 0.5)))
+        OUT.write(whole[: len(whole) // 2])
+        OUT.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif what == "talk":
+        OUT.write(b"hello\n")
+        OUT.flush()
+        time.sleep(600)
+    elif what == "hang":
+        Path(command.checkpoint).parent.mkdir(exist_ok=True)
+        Path(command.checkpoint).with_suffix(".hangs").touch()
+        time.sleep(600)
+
+
+def made_up(epoch: int, batch_size: int, loss: float) -> EpochRecord:
+    accuracy = 0.6 + 0.05 * epoch - 0.001 * batch_size
+    updates, examples = epoch * IMAGES // batch_size, epoch * IMAGES
+    return EpochRecord(
+        "one", epoch, updates, examples, 2.0 * epoch, 1e-3, loss, accuracy, loss, accuracy - 0.05
+    )
+
+
+if __name__ == "__main__":
+    main()
