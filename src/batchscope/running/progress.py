@@ -234,8 +234,8 @@ class LiveDisplay(Silent):
         """Shows stage, epoch, accuracy and pace."""
         self._trials.update(self._task, left=self._course.time_left(running=progress.examples))
         self._show(
-            f"{trial.name}  {progress.stage}  epoch {progress.epoch}  "
-            f"{progress.examples}/{progress.total} images  accuracy {progress.accuracy:.4f}  "
+            f"{trial.name}  {progress.stage}  epoch {progress.epoch}, "
+            f"{progress.examples / progress.total:.0%}  accuracy {progress.accuracy:.4f}  "
             f"{_rate(progress.examples, progress.seconds)}"
         )
 

@@ -1,0 +1,76 @@
+"""The real worker program, as far as it goes without training: it never outlives its run."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from batchscope.errors import Problem, StudyError, TrainingError
+from batchscope.running.messages import EpochDone, Fatal, SetUp, Stored, receive, send
+from run_samples import record, small_study
+
+pytestmark = pytest.mark.xdist_group("stubs")
+Worker = subprocess.Popen[bytes]
+
+
+@pytest.fixture
+def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
+    with subprocess.Popen(
+        [sys.executable, "-m", "batchscope.running.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"KERAS_BACKEND": "abacus"},
+    ) as process:
+        yield process
+        process.kill()
+
+
+def test_a_worker_ends_when_its_run_is_gone_before_the_set_up(worker: Worker):
+    assert worker.communicate(timeout=60) == (b"", b"")
+    assert worker.returncode == 0
+
+
+def test_a_worker_ends_when_its_run_is_gone_in_the_middle_of_a_message(worker: Worker):
+    whole = pickle.dumps(SetUp(small_study(), Path("nowhere")))
+    out, _ = worker.communicate(whole[:-40], timeout=60)
+    assert out == b""
+    assert worker.returncode == 0
+
+
+def test_a_backend_that_is_not_there_is_refused_by_name(worker: Worker):
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    send(worker.stdin, SetUp(small_study(), Path("nowhere")))
+    answer = receive(worker.stdout)
+    assert isinstance(answer, Fatal)
+    assert isinstance(answer.error, TrainingError)
+    assert str(answer.error) == (
+        "training needs one of the backends tensorflow, jax, torch, but KERAS_BACKEND is abacus, "
+        "which is not installed; pip install 'batchscope[tensorflow]'"
+    )
+
+
+def test_messages_pass_whole_and_in_order():
+    pipe = io.BytesIO()
+    sent = [EpochDone(record(1, val_loss=float("inf"), probes={"norm": 0.1})), Stored()]
+    for message in sent:
+        send(pipe, message)
+    pipe.seek(0)
+    assert [receive(pipe), receive(pipe), receive(pipe)] == [*sent, None]
+
+
+def test_errors_pass_with_all_that_they_tell():
+    pipe = io.BytesIO()
+    send(pipe, Fatal(StudyError("mine.toml", [Problem("seed", "must be", "x"), Problem("", "is bad")])))
+    pipe.seek(0)
+    answer = receive(pipe)
+    assert isinstance(answer, Fatal)
+    assert str(answer.error) == "mine.toml: 2 problems\n  seed: must be (got x)\n  the file: is bad"
