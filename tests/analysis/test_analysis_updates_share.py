@@ -152,7 +152,7 @@ def test_curves_that_depend_on_epochs_and_hardly_on_batch_size_give_a_negative_s
     analysis = analyze(history)
     assert analysis.updates_share[0].share < -10
     assert analysis.verdict[0].rule == "gap_beyond_updates"
-    assert "(explained share -" in analysis.verdict[0].text
+    assert "(explained share \u2212" in analysis.verdict[0].text
 
 
 def test_a_later_stage_forgets_the_updates_before_it() -> None:

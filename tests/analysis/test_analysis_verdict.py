@@ -81,7 +81,8 @@ def test_every_sentence_carries_the_numbers_it_shows(published: Analysis) -> Non
     for sentence in published.verdict:
         values = [value for _, value in sentence.figures if isinstance(value, int | float)]
         shown = {f"{value:.3f}" for value in values} | {f"{100 * value:.0f}%" for value in values}
-        for number in re.findall(r"-?\b\d\.\d{3}\b|-?\b\d+%(?! interval)", sentence.text):
+        text = sentence.text.replace("\u2212", "-")
+        for number in re.findall(r"-?\b\d\.\d{3}\b|-?\b\d+%(?! interval)", text):
             assert number in shown, (sentence.rule, number)
 
 
@@ -142,7 +143,7 @@ def test_without_a_share_the_gap_only_grows(published: Analysis) -> None:
 
 def test_a_negative_share_reads_as_more_variance(published: Analysis) -> None:
     text = draw_verdict(_with_share(published, -0.5, -1.0, 0.1))[0].text
-    assert "1.5 times as large (explained share -50% (95% interval -100% to 10%); among" in text
+    assert "1.5 times as large (explained share \u221250% (95% interval \u2212100% to 10%); among" in text
 
 
 @pytest.mark.parametrize(("low", "wide"), [(0.39, True), (0.41, False)])
@@ -266,6 +267,13 @@ def test_a_recommendation_names_the_cheapest_by_each_cost() -> None:
     assert "batch size 32 gets there with the fewest updates (437; the best one took" in text.lower()
     bare = history.drop(columns=["updates", "examples", "seconds"])
     assert "none of them is known to be cheaper" in _sentence(analyze(bare), "recommended").text
+
+
+@pytest.mark.parametrize(("most", "told"), [(8, "1, 2, 3, 4, 5, 6, 7 and 8"), (9, "1 to 9 (9 of them)")])
+def test_many_batch_sizes_are_told_as_a_range(most: int, told: str) -> None:
+    history = made_history(tuple(range(1, most + 1)), 2, 4, val=lambda b, r, e, u: 0.9)
+    text = _sentence(analyze(history), "cannot_tell").text
+    assert f"batch size {told} have as few as 2" in text
 
 
 def test_long_lists_are_cut() -> None:

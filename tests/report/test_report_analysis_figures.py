@@ -10,15 +10,16 @@ from planted import planted
 from scipy import stats
 
 from batchscope.analysis import Analysis, Settings, analyze
-from batchscope.analysis.results import UpdatesShare
 from batchscope.report.figures import all_figures
 from batchscope.report.gap import gap_chart, gap_figure, gap_info
 from batchscope.report.spread import spread_figure, spread_info
-from batchscope.report.updates import share_sentence, updates_chart, updates_info
+from batchscope.report.updates import panel_finding, share_sentence, updates_chart, updates_info
 
 FEW = Settings(resamples=100)
+FOLLOWS = "most of the variance between batch sizes follows the number of updates"
+BEYOND = "the number of updates does not explain most of the variance between batch sizes"
+OPEN = "these data cannot tell how much of the variance between batch sizes follows the number of updates"
 MATCHING = "matching updates instead of epochs"
-OF_VARIANCE = "of the variance between batch sizes"
 
 
 def test_gap_of_the_published_study(analysis: Analysis, published: pd.DataFrame) -> None:
@@ -124,14 +125,20 @@ def test_updates_of_unsorted_rows_and_without_stages(published: pd.DataFrame) ->
     assert info is not None
     assert (info.points["updates"] == 14000 // info.points["batch_size"] * info.points["epoch"]).all()
     chart = updates_chart(info).to_dict()
-    assert [panel["title"].split(":")[0] for panel in chart["concat"]] == ["All epochs", "All epochs"]
+    assert chart["concat"][0]["title"] == "All epochs"
+    assert (chart["concat"][1]["title"]["text"], chart["concat"][1]["title"]["subtitle"]) == panel_finding(
+        info.shares[0]
+    )
     assert updates_info(plain.drop(columns="updates"), analyze(plain, FEW)) is None
 
 
 def test_updates_title_tells_the_share(analysis: Analysis, published: pd.DataFrame) -> None:
     info = updates_info(published, analysis)
     assert info is not None
-    assert info.title.startswith(f"In feature extraction, {MATCHING} removes 88% {OF_VARIANCE} (95%")
+    assert info.title.startswith(f"In feature extraction, {FOLLOWS}: {MATCHING} removes 88% of it (95%")
+    first, second = info.shares
+    swapped = replace(info, shares=(replace(first, variance_at_matched_epochs=1e-6), second))
+    assert swapped.title.startswith(f"In fine tuning, {BEYOND}: {MATCHING} removes 49% of it (95%")
     unknown = replace(info, shares=tuple(replace(share, share=math.nan) for share in info.shares))
     assert unknown.title == "Validation accuracy against epochs and against updates"
 
@@ -145,17 +152,61 @@ def test_updates_axis_has_round_ticks_within_the_data(analysis: Analysis, publis
     assert x["title"] == "Updates since the stage's start (log scale)"
 
 
-def test_share_sentence_at_its_edges(analysis: Analysis) -> None:
-    share: UpdatesShare = replace(analysis.updates_share[0], low=math.nan, high=math.nan)
-    say = [share_sentence(replace(share, share=value), 0.95) for value in (0.0, -0.25, 1.0)]
-    assert say == [
-        f"In feature extraction, {MATCHING} removes 0% {OF_VARIANCE}",
-        f"In feature extraction, {MATCHING} makes the variance between batch sizes 25% larger",
-        f"In feature extraction, {MATCHING} removes 100% {OF_VARIANCE}",
-    ]
-    assert share_sentence(replace(share, stage="", share=0.5, low=0.4, high=0.6), 0.9) == (
-        f"{MATCHING.capitalize()} removes 50% {OF_VARIANCE} (90% interval 40% to 60%)"
+@pytest.mark.parametrize(
+    ("share", "low", "alike", "high_alike", "finding", "short"),
+    [
+        (0.5, 0.01, 0.5, 0.9, FOLLOWS, ("Updates explain most", "50%, like for like 50%")),
+        (0.93, 0.0, 0.9, 0.95, OPEN, ("Updates: cannot tell", "93%, like for like 90%")),
+        (0.93, -2.23, 0.9, 0.93, OPEN, ("Updates: cannot tell", "93%, like for like 90%")),
+        (0.93, 0.5, 0.49, 0.9, OPEN, ("Updates: cannot tell", "93%, like for like 49%")),
+        (0.49, 0.3, 0.2, 0.5, OPEN, ("Updates: cannot tell", "49%, like for like 20%")),
+        (0.49, 0.43, 0.01, 0.49, BEYOND, ("Updates do not explain most", "49%, like for like 1%")),
+        (
+            -0.25,
+            -1.0,
+            -0.5,
+            0.1,
+            BEYOND,
+            ("Updates do not explain most", "\u221225%, like for like \u221250%"),
+        ),
+    ],
+)
+def test_titles_claim_no_more_than_the_intervals_support(
+    analysis: Analysis,
+    share: float,
+    low: float,
+    alike: float,
+    high_alike: float,
+    finding: str,
+    short: tuple[str, str],
+) -> None:
+    found = replace(
+        analysis.updates_share[0],
+        share=share,
+        low=low,
+        high=0.95,
+        share_alike=alike,
+        low_alike=-0.6,
+        high_alike=high_alike,
     )
+    assert share_sentence(found, 0.95).startswith(f"In feature extraction, {finding}: {MATCHING} ")
+    assert panel_finding(found) == short
+
+
+def test_share_sentence_gives_both_shares_with_their_intervals(analysis: Analysis) -> None:
+    found = replace(
+        analysis.updates_share[0], stage="", share=0.6, low=0.4, high=0.7, share_alike=0.5, low_alike=-0.2
+    )
+    assert share_sentence(replace(found, high_alike=0.8), 0.9) == (
+        f"{FOLLOWS.capitalize()}: {MATCHING} removes 60% of it (90% interval 40% to 70%), "
+        "like for like 50% (\u221220% to 80%)"
+    )
+    nan = math.nan
+    alone = replace(found, share=-0.25, low=nan, high=nan, low_alike=nan, high_alike=nan, share_alike=-0.004)
+    assert share_sentence(alone, 0.9) == (
+        f"{OPEN.capitalize()}: {MATCHING} makes it 25% larger, like for like 0%"
+    )
+    assert panel_finding(replace(found, share=nan)) == ("By updates", "no share")
 
 
 def test_every_figure_of_every_history_can_be_specified(published: pd.DataFrame) -> None:

@@ -42,6 +42,9 @@ def test_tables_of_the_published_study(analysis: Analysis) -> None:
     flags = tables["flags"]
     assert [(row[1].text, row[2].text) for row in flags.rows] == [("32", "1"), ("64", "1")]
     assert tables["comparisons"].rows[2][4].text == "\u22120.245"
+    shares = tables["updates-share"].rows
+    assert [cell.text for cell in shares[0][:3]] == ["feature_extraction", "88%", "77%"]
+    assert shares[1][2].detail == "\u22127% to 11%"
 
 
 def test_cells_sort_by_unrounded_numbers(analysis: Analysis, published: pd.DataFrame) -> None:

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from batchscope.analysis.results import Analysis, Comparison, Estimate, Figure, Sentence, UpdatesShare
 from batchscope.analysis.words import interval, number, percent, quantity_name
 
-__all__ = ["MOST", "WIDE", "headline", "headline_share", "share_clause"]
+__all__ = [
+    "MOST",
+    "WIDE",
+    "ShareRule",
+    "headline",
+    "headline_share",
+    "leading_share",
+    "share_clause",
+    "share_rule",
+]
+
+ShareRule = Literal["follows_updates", "beyond_updates", "may_follow_updates"]
 
 # The number of updates explains a difference if it explains more than half of its variance.
 MOST = 0.5
@@ -64,14 +76,11 @@ def headline(analysis: Analysis) -> Sentence:
     """Draws the first sentence from the gap, or from the metric where there is no gap.
 
     The harm is how much worse the quantity is at the largest batch size than at the smallest (of
-    those with finite figures at the end). The share is that of `headline_share`; share_alike, which
-    a wide range of batch sizes does not inflate, must agree. Rules, ``gap_`` or ``metric_`` in
-    front of each name:
+    those with finite figures at the end). The share is that of `headline_share`. Rules, ``gap_`` or
+    ``metric_`` in front of each name:
 
-    - ``follows_updates``: harm >= margin, share and share_alike >= `MOST`, the share's interval
-      above 0;
-    - ``beyond_updates``: harm >= margin, and the interval of share_alike below `MOST`;
-    - ``may_follow_updates``: harm >= margin, and shares that are neither, or have no interval;
+    - ``follows_updates``, ``beyond_updates``, ``may_follow_updates``: harm >= margin, and what
+      `share_rule` says of the share;
     - ``grows``: harm >= margin, no share;
     - ``steady``: harm between -margin and margin;
     - ``shrinks``: harm <= -margin.
@@ -93,8 +102,27 @@ def headline(analysis: Analysis) -> Sentence:
 
 def headline_share(analysis: Analysis) -> UpdatesShare | None:
     """The share of the stage in which batch sizes differ most at matched epochs; None without."""
-    known = [share for share in analysis.updates_share if math.isfinite(share.share)]
+    return leading_share(analysis.updates_share)
+
+
+def leading_share(shares: tuple[UpdatesShare, ...]) -> UpdatesShare | None:
+    """Of shares that are known, that of the stage in which batch sizes differ most; None without."""
+    known = [share for share in shares if math.isfinite(share.share)]
     return max(known, key=lambda share: share.variance_at_matched_epochs, default=None)
+
+
+def share_rule(share: UpdatesShare) -> ShareRule:
+    """What a known share supports.
+
+    share_alike, which a wide range of batch sizes does not inflate, must agree with share:
+
+    - ``follows_updates``: share and share_alike >= `MOST`, the share's interval above 0;
+    - ``beyond_updates``: the interval of share_alike below `MOST`;
+    - ``may_follow_updates``: neither, or no interval. These data cannot tell.
+    """
+    if min(share.share, share.share_alike) >= MOST and share.low > 0:
+        return "follows_updates"
+    return "beyond_updates" if share.high_alike < MOST else "may_follow_updates"
 
 
 def share_clause(share: UpdatesShare, confidence: float) -> str:
@@ -165,14 +193,13 @@ def _sentence(effect: _Effect, share: UpdatesShare | None, margin: float, confid
 def _explained(effect: _Effect, share: UpdatesShare, prefix: str, confidence: float) -> Sentence:
     gap = prefix == "gap"
     subject = "a generalization gap" if gap else "harm done by larger batches"
-    if min(share.share, share.share_alike) >= MOST and share.low > 0:
-        rule, link = "follows_updates", "but"
+    rule, link = share_rule(share), "and"
+    if rule == "follows_updates":
+        link = "but"
         opening = f"What looks like {subject} follows the number of updates"
-    elif share.high_alike < MOST:
-        rule, link = "beyond_updates", "and"
+    elif rule == "beyond_updates":
         opening = f"What looks like {subject} is for the most part not explained by the number of updates"
     else:
-        rule, link = "may_follow_updates", "and"
         opening = f"What looks like {subject} may follow the number of updates, but these data leave it open"
     clause = share_clause(share, confidence)
     figures = (

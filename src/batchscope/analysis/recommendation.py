@@ -11,7 +11,7 @@ from batchscope.analysis.moments import mean_and_sd, t_half_width
 from batchscope.analysis.panel import Bools, Floats, Panel, stage_view
 from batchscope.analysis.results import Choice, Recommendation, Sentence
 from batchscope.analysis.settings import Settings
-from batchscope.analysis.words import interval, listed, number, quantity_name
+from batchscope.analysis.words import batch_sizes, interval, listed, number, quantity_name
 
 __all__ = ["ENOUGH_REPLICATES", "recommend"]
 
@@ -188,7 +188,7 @@ def _replicates(panel: Panel, standing: _Standing) -> list[Sentence]:
     best = int(panel.batch_sizes[standing.best])
     text = (
         f"Too few replicates: at least {ENOUGH_REPLICATES} that a batch size shares with the best one "
-        f"({best}) are needed, but batch size {listed(panel.batch_sizes[few])} "
+        f"({best}) are needed, but batch size {batch_sizes(panel.batch_sizes[few].tolist())} "
         f"{'has' if len(few) == 1 else 'have'} as few as {least}."
     )
     figures = (("needed", ENOUGH_REPLICATES), ("fewest", least), ("best_batch_size", best))
@@ -208,7 +208,7 @@ def _wide_intervals(panel: Panel, standing: _Standing, quantity: str, settings: 
     sign = _sign(quantity)
     lower, upper = sorted((sign * float(low[widest]), sign * float(high[widest])))
     text = (
-        f"The data leave open whether batch size {listed(panel.batch_sizes[open_])} "
+        f"The data leave open whether batch size {batch_sizes(panel.batch_sizes[open_].tolist())} "
         f"{'is' if len(open_) == 1 else 'are'} within {settings.margin:g} of batch size {best} in "
         f"{quantity_name(quantity)}: the difference at batch size {size} is "
         f"{number(sign * float(mean[widest]))} ({interval(lower, upper, settings.confidence)})."
@@ -250,9 +250,9 @@ def _rising(panel: Panel, standing: _Standing, quantity: str, settings: Settings
         return []
     most = int(rising[np.argmax(gains[rising])])
     size, window = int(panel.batch_sizes[most]), int(epochs[most])
-    name = quantity_name(quantity)
+    name, sizes = quantity_name(quantity), batch_sizes(panel.batch_sizes[rising].tolist())
     text = (
-        f"The {name} at batch size {listed(panel.batch_sizes[rising])} is still getting better at the end: "
+        f"The {name} at batch size {sizes} is still getting better at the end: "
         f"another {window} epochs at the pace of the last {window} would change it by "
         f"{number(float(gains[most]))} at batch size {size}."
     )

@@ -20,9 +20,9 @@ from batchscope.analysis.results import (
 from batchscope.analysis.words import (
     MOST_LISTED,
     Figure,
+    batch_sizes,
     count,
     interval,
-    listed,
     number,
     of_quantity,
     p_value,
@@ -90,7 +90,7 @@ def _recommendation(analysis: Analysis) -> list[Sentence]:
         figures += ((f"batch_size_by_{choice.cost}", choice.batch_size), (choice.cost, choice.spent))
     text = (
         f"Within {found.margin:g} of the best {quantity_name(found.quantity)} ({number(found.best_mean)} "
-        f"at batch size {found.best_batch_size}): batch size {listed(found.within_margin)}. "
+        f"at batch size {found.best_batch_size}): batch size {batch_sizes(found.within_margin)}. "
         f"{_advice(found.choices)}"
     )
     return [Sentence("recommended", text.rstrip(), figures)]

@@ -10,9 +10,11 @@ __all__ = [
     "MOST_LISTED",
     "Figure",
     "Sentence",
+    "batch_sizes",
     "count",
     "interval",
     "listed",
+    "minus",
     "number",
     "of_quantity",
     "p_value",
@@ -23,6 +25,8 @@ __all__ = [
 
 # Longer lists are cut, so that a sentence stays one.
 MOST_LISTED = 5
+# Batch sizes are short and in order, so a few more of them can be read.
+_MOST_BATCH_SIZES = 8
 
 Figure = float | int | str | None
 
@@ -56,22 +60,29 @@ def quantity_name(quantity: str) -> str:
     return _NAMES[quantity]
 
 
+def minus(figure: str) -> str:
+    """A written figure with a true minus sign, and none before a zero."""
+    if not any(digit in figure for digit in "123456789"):
+        figure = figure.removeprefix("-")
+    return figure.replace("-", "\u2212")
+
+
 def number(value: float, digits: int = 3) -> str:
     """Fixed digits; two significant ones where those would show only zeros."""
     if not math.isfinite(value):
         return "unknown"
     text = f"{value:.{digits}f}"
-    return f"{value:.2g}" if value != 0 and float(text) == 0 else text
+    return minus(f"{value:.2g}" if value != 0 and float(text) == 0 else text)
 
 
 def of_quantity(value: float) -> str:
     """A whole number with separators if it is large, otherwise three significant digits."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return minus(f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}")
 
 
 def percent(share: float) -> str:
     """A share as a whole percentage."""
-    return f"{100 * share:.0f}%"
+    return minus(f"{100 * share:.0f}%")
 
 
 def interval(low: float, high: float, confidence: float, form: str = "number") -> str:
@@ -89,6 +100,13 @@ def listed(items: Iterable[object]) -> str:
     """For example ``16, 32 and 64``."""
     texts = [str(item) for item in items]
     return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
+
+
+def batch_sizes(sizes: Sequence[int]) -> str:
+    """All of a few; of more than eight the ends and the number, ``8 to 96 (12 of them)``."""
+    if len(sizes) <= _MOST_BATCH_SIZES:
+        return listed(sizes)
+    return f"{min(sizes)} to {max(sizes)} ({len(sizes)} of them)"
 
 
 def some(items: Sequence[object]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Literal
@@ -24,12 +25,14 @@ __all__ = [
     "tooltips",
     "value_axis",
     "value_domain",
+    "whole_ticks",
 ]
 
 HOVER = "hover"
 """Name of layers that only answer to the pointer; pictures go without them."""
 LEGEND_ENTRIES = 12
 AXIS_TICKS = 12
+EPOCH_TICKS = 6
 DECIMALS = 6
 
 
@@ -74,14 +77,31 @@ def batch_size_axis(batch_sizes: Sequence[int], title: str = "Batch size (exampl
     )
 
 
-def epoch_axis(limits: tuple[int, int] | None = None) -> alt.X:
+def epoch_axis(limits: tuple[int, int]) -> alt.X:
     """Epochs, counted on through the stages; ticks at whole epochs only.
 
     Args:
-        limits: First and last value of the axis; from the data, rounded, by default.
+        limits: First and last value of the axis, first < last.
     """
-    scale = alt.Undefined if limits is None else alt.Scale(domain=list(limits), nice=False, zero=False)
-    return alt.X("epoch:Q", title="Epoch", scale=scale, axis=alt.Axis(tickMinStep=1, format="d", tickCount=5))
+    return alt.X(
+        "epoch:Q",
+        title="Epoch",
+        scale=alt.Scale(domain=list(limits), nice=False, zero=False),
+        axis=alt.Axis(values=whole_ticks(*limits), format="d", labelOverlap=True),
+    )
+
+
+def whole_ticks(first: int, last: int) -> list[int]:
+    """Whole numbers at round steps (1, 2 or 5 times a power of ten), at most `EPOCH_TICKS`.
+
+    Args:
+        first: No tick lies below it.
+        last: No tick lies above it, first <= last.
+    """
+    steps = (factor * 10**power for power in itertools.count() for factor in (1, 2, 5))
+    # -(-first // step) * step is the first multiple of a step from `first` on.
+    found = (range(-(-first // step) * step, last + 1, step) for step in steps)
+    return list(next(ticks for ticks in found if len(ticks) <= EPOCH_TICKS))
 
 
 def value_axis(field: str, title: str, domain: Sequence[float]) -> alt.Y:

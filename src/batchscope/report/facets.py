@@ -38,7 +38,7 @@ def curve_layers(
     """
     shown = pd.concat([points[name] for name in ("value", "low", "high") if name in points.columns])
     base = alt.Chart().encode(
-        x=epoch_axis(),
+        x=epoch_axis((0, int(points["epoch"].max()))),
         y=value_axis("value", measure.capitalize(), value_domain(shown, measure)),
         color=batch_size_colour(batch_sizes, legend=False),
         detail="replicate:N",

@@ -103,7 +103,7 @@ def means_chart(info: MeansInfo) -> alt.ConcatChart:
     for part in (part for part in PARTS if (info.points["part"] == part).any()):
         base = alt.Chart().transform_filter(alt.FieldEqualPredicate(field="part", equal=part))
         base = base.encode(
-            x=epoch_axis(),
+            x=epoch_axis((0, int(info.points["epoch"].max()))),
             y=value_axis("value", f"{part.capitalize()} {info.measure}", domain),
             color=batch_size_colour(info.batch_sizes),
         )

@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from batchscope.analysis.results import Analysis, Estimate
-from batchscope.analysis.words import number, of_quantity, p_value, percent, quantity_name
+from batchscope.analysis.words import minus, number, of_quantity, p_value, percent, quantity_name
 
 __all__ = ["Cell", "Table", "analysis_tables", "summary_of"]
 
 NOTHING = "\u2013"
-MINUS = "\u2212"
 
 
 @dataclass(frozen=True)
@@ -156,10 +155,13 @@ def _updates_share(analysis: Analysis) -> Table:
         title="Updates or epochs?",
         note="Share of the variance between batch sizes that is gone when they are compared at equal "
         "numbers of updates instead of equal epochs, with its "
-        f"{_coverage(analysis)} bootstrap interval over replicates.",
+        f"{_coverage(analysis)} bootstrap interval over replicates. Few batch sizes reach the same number of "
+        "updates, so the share overstates where their range is wide; like for like compares the same ones "
+        "at equal epochs.",
         columns=(
             "Stage",
             "Share explained",
+            "Like for like",
             "Variance at equal epochs",
             "Variance at equal updates",
             "Remark",
@@ -167,11 +169,8 @@ def _updates_share(analysis: Analysis) -> Table:
         rows=tuple(
             (
                 Cell(row.stage or "all epochs"),
-                Cell(
-                    percent(row.share) if math.isfinite(row.share) else NOTHING,
-                    _known(row.share),
-                    f"{percent(row.low)} to {percent(row.high)}" if math.isfinite(row.low) else "",
-                ),
+                _share(row.share, row.low, row.high),
+                _share(row.share_alike, row.low_alike, row.high_alike),
                 _figure(row.variance_at_matched_epochs, _short),
                 _figure(row.variance_at_matched_updates, _short),
                 Cell(row.reason or ""),
@@ -179,6 +178,13 @@ def _updates_share(analysis: Analysis) -> Table:
             for row in analysis.updates_share
         ),
     )
+
+
+def _share(share: float, low: float, high: float) -> Cell:
+    if not math.isfinite(share):
+        return Cell(NOTHING)
+    bounds = f"{percent(low)} to {percent(high)}" if math.isfinite(low) else ""
+    return Cell(percent(share), share, bounds)
 
 
 def _spread(analysis: Analysis) -> Table:
@@ -275,9 +281,9 @@ def _estimate(found: Estimate | None) -> Cell:
     if found is None or not math.isfinite(found.mean):
         return Cell(NOTHING)
     if not math.isfinite(found.sd):
-        return Cell(number(found.mean).replace("-", MINUS), found.mean, "no interval from one replicate")
+        return Cell(number(found.mean), found.mean, "no interval from one replicate")
     return Cell(
-        number(found.mean).replace("-", MINUS),
+        number(found.mean),
         found.mean,
         f"sd {number(found.sd)}\n{_range(found.low, found.high)}",
     )
@@ -289,15 +295,15 @@ def _lost(diverged: int, missing: int) -> str:
 
 
 def _range(low: float, high: float) -> str:
-    return f"{number(low)} to {number(high)}".replace("-", MINUS) if math.isfinite(low) else ""
+    return f"{number(low)} to {number(high)}" if math.isfinite(low) else ""
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", MINUS) if math.isfinite(value) else NOTHING
+    return minus(f"{value:+.3f}") if math.isfinite(value) else NOTHING
 
 
 def _short(value: float) -> str:
-    return f"{value:.2g}"
+    return minus(f"{value:.2g}")
 
 
 def _whole(value: int) -> Cell:

@@ -9,6 +9,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
+from batchscope.analysis.headline import ShareRule, leading_share, share_rule
 from batchscope.analysis.results import Analysis, UpdatesShare
 from batchscope.analysis.words import interval, percent, quantity_name
 from batchscope.report.curves import Measure, curve_points, diverged_note, thin_epochs
@@ -22,7 +23,14 @@ from batchscope.report.encodings import (
 )
 from batchscope.report.figure import Figure, Panels
 
-__all__ = ["UpdatesInfo", "updates_chart", "updates_figure", "updates_info"]
+__all__ = [
+    "UpdatesInfo",
+    "panel_finding",
+    "share_sentence",
+    "updates_chart",
+    "updates_figure",
+    "updates_info",
+]
 
 PANELS = Panels(columns=2, width=380, margin=72)
 
@@ -52,28 +60,53 @@ class UpdatesInfo:
     @property
     def title(self) -> str:
         """The finding: what matching updates does to the variance between batch sizes."""
-        known = [share for share in self.shares if math.isfinite(share.share)]
-        if not known:
+        leading = leading_share(self.shares)
+        if leading is None:
             return f"{quantity_name(self.quantity).capitalize()} against epochs and against updates"
-        return share_sentence(known[0], self.confidence)
+        return share_sentence(leading, self.confidence)
+
+
+_FINDINGS: dict[ShareRule, str] = {
+    "follows_updates": "most of the variance between batch sizes follows the number of updates",
+    "beyond_updates": "the number of updates does not explain most of the variance between batch sizes",
+    "may_follow_updates": "these data cannot tell how much of the variance between batch sizes follows the "
+    "number of updates",
+}
+_SHORT: dict[ShareRule, str] = {
+    "follows_updates": "Updates explain most",
+    "beyond_updates": "Updates do not explain most",
+    "may_follow_updates": "Updates: cannot tell",
+}
 
 
 def share_sentence(found: UpdatesShare, confidence: float) -> str:
-    """Says what matching updates instead of epochs does to the variance between batch sizes.
+    """Says what the number of updates explains, by `share_rule`, with the figures.
 
     Args:
-        found: With a finite share: positive shrinks the variance, negative makes it grow.
-        confidence: Coverage of its interval.
+        found: With a finite share: positive where matching updates instead of epochs shrinks the
+            variance between batch sizes, negative where it makes it grow.
+        confidence: Coverage of its intervals.
     """
-    where = f"In {_stage_name(found.stage)}, m" if found.stage else "M"
-    sure = ""
+    finding = _FINDINGS[share_rule(found)]
+    where = f"In {_stage_name(found.stage)}, {finding}" if found.stage else finding.capitalize()
+    effect = (
+        f"removes {percent(found.share)} of it"
+        if found.share >= 0
+        else f"makes it {percent(-found.share)} larger"
+    )
+    alike = f"like for like {percent(found.share_alike)}"
     if math.isfinite(found.low):
-        sure = f" ({interval(found.low, found.high, confidence, 'percent')})"
-    if found.share >= 0:
-        effect = f"removes {percent(found.share)} of the variance between batch sizes"
-    else:
-        effect = f"makes the variance between batch sizes {percent(-found.share)} larger"
-    return f"{where}atching updates instead of epochs {effect}{sure}"
+        effect += f" ({interval(found.low, found.high, confidence, 'percent')})"
+        alike += f" ({percent(found.low_alike)} to {percent(found.high_alike)})"
+    return f"{where}: matching updates instead of epochs {effect}, {alike}"
+
+
+def panel_finding(found: UpdatesShare) -> tuple[str, str]:
+    """The finding in the few words that a panel has room for, and its figures."""
+    if not math.isfinite(found.share):
+        return "By updates", "no share"
+    figures = f"{percent(found.share)}, like for like {percent(found.share_alike)}"
+    return _SHORT[share_rule(found)], figures
 
 
 def updates_info(history: pd.DataFrame, analysis: Analysis) -> UpdatesInfo | None:
@@ -119,12 +152,12 @@ def updates_chart(info: UpdatesInfo) -> alt.ConcatChart:
             )
         )
         title = _stage_name(share.stage).capitalize() or "All epochs"
-        explained = f": {percent(share.share)} explained" if math.isfinite(share.share) else ""
         drawn = info.points[info.points["stage"] == share.stage]
         limits = int(drawn["epoch"].min()) - 1, int(drawn["epoch"].max())
         by_epochs = alt.layer(*_line(base.encode(x=epoch_axis(limits)))).properties(title=title)
+        finding, figures = panel_finding(share)
         by_updates = alt.layer(*_line(base.encode(x=_updates_axis(drawn))))
-        panels += [by_epochs, by_updates.properties(title=f"{title}{explained}")]
+        panels += [by_epochs, by_updates.properties(title=alt.TitleParams(finding, subtitle=figures))]
     sized = [panel.properties(width=PANELS.width, height=230) for panel in panels]
     return alt.concat(*sized, data=inline(info.points), columns=PANELS.columns, spacing=24)
 
@@ -136,7 +169,8 @@ def updates_figure(info: UpdatesInfo) -> Figure:
         label="E",
         title=info.title,
         caption="Means over replicates. Where curves that lie apart against epochs coincide against "
-        "updates, it is the number of updates that sets them apart.",
+        "updates, it is the number of updates that sets them apart. Like for like: each number of "
+        "updates is held against the same batch sizes at matched epochs.",
         notes=info.notes,
         chart=updates_chart(info),
         panels=PANELS,

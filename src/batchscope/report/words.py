@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from batchscope.analysis.words import minus
+
 __all__ = [
     "TOLERANCE",
     "Direction",
@@ -41,8 +43,7 @@ class Level:
 
 def figure_text(value: float) -> str:
     """An accuracy, loss or gap as text: three decimals, a true minus sign, never ``-0.000``."""
-    text = f"{value:.3f}"
-    return "0.000" if text == "-0.000" else text.replace("-", "\u2212")
+    return minus(f"{value:.3f}")
 
 
 def direction(levels: Sequence[Level], tolerance: float = TOLERANCE) -> Direction:
