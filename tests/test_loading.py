@@ -169,7 +169,7 @@ def test_differences_are_told_by_key():
     assert difference(before, after) == [
         "seed: 2019 -> 1",
         "data.limit: None -> 50",
-        "stages.fine_tuning.epochs: 3 -> 9",
+        "stages.fine_tuning.epochs: 2 -> 9",
     ]
     assert difference(before, before) == []
 

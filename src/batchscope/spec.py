@@ -182,6 +182,10 @@ class Study(_Strict):
         data: The images.
         model: The network.
         stages: In the order of training.
+        probes: At which epochs to measure what takes the observed gap apart: the ``last`` of each
+            stage, ``every``, or ``none``.
+        probe_images: Size of the fixed stratified subset of the training images that probes look
+            at; all of them where there are fewer.
     """
 
     name: Name
@@ -192,6 +196,8 @@ class Study(_Strict):
     last_batch: Literal["keep", "drop"] = "keep"
     data: DataSpec = DataSpec()
     model: ModelSpec = ModelSpec()
+    probes: Literal["last", "every", "none"] = "last"
+    probe_images: Annotated[int, Field(ge=1)] = 2_000
     stages: Annotated[list[Stage], Field(min_length=1)]
 
     @field_validator("batch_sizes")

@@ -16,7 +16,7 @@ from batchscope.spec import FromLayer, ModelSpec, Stage
 from batchscope.training.weights import load_into, locate, split_pin
 
 __all__ = [
-    "InferenceMode",
+    "FixedMode",
     "Network",
     "build_backbone",
     "build_network",
@@ -50,32 +50,39 @@ class Network:
         Takes images of shape (n, size, size, 3), float32, scaled; gives probabilities of shape
         (n, 1) or (n, classes).
         """
+        inference = stage.batchnorm == "inference"
+        return self._assemble(FixedMode(self.backbone, training=False) if inference else self.backbone)
+
+    def assemble_in_training_mode(self) -> keras.Model:
+        """The same network, in training mode also when it is evaluated; it then moves averages."""
+        return self._assemble(FixedMode(self.backbone, training=True))
+
+    def _assemble(self, backbone: keras.layers.Layer) -> keras.Model:
         inputs = keras.Input(self.backbone.input_shape[1:])
-        backbone = InferenceMode(self.backbone) if stage.batchnorm == "inference" else self.backbone
-        features = backbone(inputs)
-        pooled = keras.layers.GlobalAveragePooling2D()(features)
-        return keras.Model(inputs, self.head(pooled), name=f"network_{stage.name.replace('.', '_')}")
+        pooled = keras.layers.GlobalAveragePooling2D()(backbone(inputs))
+        return keras.Model(inputs, self.head(pooled))
 
 
-class InferenceMode(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
-    """Runs a model in inference mode whatever the mode around it, its weights trainable as they are.
+class FixedMode(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
+    """Runs a model in training or in inference mode, whatever the mode around it.
 
-    Keras' guide on transfer learning calls the backbone with ``training=False`` for this. In
-    Keras 3 that call is part of a functional graph, and ``fit`` overrides its argument
-    (keras-team/keras, issue 20285): unfrozen BatchNorm layers would normalise by the batch after
-    all. A call made inside a layer keeps its argument.
+    Its weights stay trainable as they are. Keras' guide on transfer learning calls the backbone
+    with ``training=False`` for this. In Keras 3 that call is part of a functional graph, and
+    ``fit`` overrides its argument (keras-team/keras, issue 20285): unfrozen BatchNorm layers would
+    normalise by the batch after all. A call made inside a layer keeps its argument.
 
     Args:
         model: The model to run.
+        training: The mode.
     """
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, *, training: bool) -> None:
         super().__init__()
-        self._model = model
+        self._model, self._training = model, training
 
     def call(self, inputs: object) -> object:
-        """Output of the model in inference mode."""
-        return self._model(inputs, training=False)
+        """Output of the model in that mode."""
+        return self._model(inputs, training=self._training)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Shape of that output."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
@@ -17,28 +16,16 @@ from batchscope.records import BatchProgress, EpochRecord, Trial
 from batchscope.spec import Stage, Study
 from batchscope.training.augment import draw_views
 from batchscope.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from batchscope.training.inputs import Batches, ImageFeed
-from batchscope.training.network import Network, build_backbone, build_network, set_trainable
+from batchscope.training.inputs import Batches, ImageFeed, batch_bounds
+from batchscope.training.network import Network, build_backbone, build_network
+from batchscope.training.probes import ProbePlan, probe_rows, run_probes
+from batchscope.training.recalibration import batchnorm_layers
+from batchscope.training.stage_program import StageProgram, assign, compile_stage, values
 from batchscope.training.streams import Purpose, generator, seed_for
 
 __all__ = ["OnBatch", "Trainer"]
 
-# Evaluation has no say in the figures' mathematics, so its batches are as large as is quick.
-_EVALUATION_BATCH = 256
-
-
 OnBatch = Callable[[BatchProgress], None]
-
-
-@dataclass(frozen=True, eq=False)
-class _StageProgram:
-    """A stage's compiled model, kept from trial to trial so that its graph is traced once."""
-
-    stage: Stage
-    first_epoch: int
-    model: keras.Model
-    optimizer: keras.optimizers.Optimizer
-    fresh_optimizer: Sequence[NDArray[np.generic]]
 
 
 class Trainer:
@@ -61,10 +48,19 @@ class Trainer:
         self._feed = ImageFeed(data.images, data.labels, study.model)
         self._network = build_network(study.model, len(data.classes))
         self._variables = [*self._network.backbone.variables, *self._network.head.variables]
-        self._pretrained = _values(self._network.backbone.variables)
+        self._pretrained = values(self._network.backbone.variables)
+        self._probed = probe_rows(data.split.training, data.labels, study.probe_images, study.data.split_seed)
         starts = np.cumsum([1, *(stage.epochs for stage in study.stages)])
         self._programs = [
-            self._compile(stage, int(start)) for stage, start in zip(study.stages, starts, strict=False)
+            compile_stage(
+                stage,
+                int(start),
+                self._network,
+                self._feed,
+                data.split.training[:2],
+                probes=study.probes != "none",
+            )
+            for stage, start in zip(study.stages, starts, strict=False)
         ]
 
     @property
@@ -98,10 +94,10 @@ class Trainer:
         if saved is not None and (saved.trial != trial.name or saved.record.epoch < stored_epochs):
             saved = None
         if saved is None:
-            _assign(self._variables, self._initial_weights(trial.replicate))
+            assign(self._variables, self._initial_weights(trial.replicate))
             last = _START
         else:
-            _assign(self._variables, saved.weights)
+            assign(self._variables, saved.weights)
             last = saved.record
             if last.epoch > stored_epochs:
                 yield last
@@ -111,44 +107,19 @@ class Trainer:
                 continue
             if not _finite(last):
                 return
-            self._enter(program, saved if last.epoch >= program.first_epoch else None)
+            program.enter(
+                self._network, saved.optimizer if saved and last.epoch >= program.first_epoch else None
+            )
             for epoch in range(last.epoch + 1, end):
                 last = self._train_epoch(program, trial, epoch, last, on_batch)
                 if checkpoint is not None:
                     state = Checkpoint(
-                        trial.name, last, _values(self._variables), _values(program.optimizer.variables)
+                        trial.name, last, values(self._variables), values(program.optimizer.variables)
                     )
                     save_checkpoint(state, checkpoint)
                 yield last
                 if not _finite(last):
                     return
-
-    def _compile(self, stage: Stage, first_epoch: int) -> _StageProgram:
-        set_trainable(self._network, stage)
-        model = self._network.assemble(stage)
-        optimizer = keras.optimizers.get(
-            {"class_name": stage.optimizer, "config": {"learning_rate": stage.learning_rate}}
-        )
-        optimizer.build(model.trainable_variables)
-        binary = len(self._data.classes) == 2
-        model.compile(
-            optimizer=optimizer,
-            loss="binary_crossentropy" if binary else "sparse_categorical_crossentropy",
-            metrics=[
-                keras.metrics.BinaryAccuracy(name="accuracy")
-                if binary
-                else keras.metrics.SparseCategoricalAccuracy(name="accuracy")
-            ],
-        )
-        program = _StageProgram(stage, first_epoch, model, optimizer, _values(optimizer.variables))
-        self._warm_up(model)
-        return program
-
-    def _warm_up(self, model: keras.Model) -> None:
-        """Traces the graphs off the clock; each trial assigns all state that this moves."""
-        batches = Batches(self._feed, self._data.split.training[:2], None, 2, keep_last=True)
-        model.fit(batches, epochs=1, shuffle=False, verbose=0)
-        model.evaluate(batches, verbose=0)
 
     def _initial_weights(self, replicate: int) -> list[NDArray[np.generic]]:
         """The backbone's pretrained or seeded random weights, and the replicate's head."""
@@ -156,28 +127,38 @@ class Trainer:
         backbone = self._pretrained
         if self._study.model.weights == "none":
             keras.utils.set_random_seed(seed)
-            backbone = _values(build_backbone(self._study.model).variables)
+            backbone = values(build_backbone(self._study.model).variables)
         head = self._network.head
         kernel = keras.initializers.GlorotUniform(seed=seed)(head.kernel.shape)
-        return [*backbone, keras.ops.convert_to_numpy(kernel), np.zeros(head.bias.shape, dtype=np.float32)]
+        return [
+            *self._seeded(backbone, seed),
+            keras.ops.convert_to_numpy(kernel),
+            np.zeros(head.bias.shape, dtype=np.float32),
+        ]
 
-    def _enter(self, program: _StageProgram, saved: Checkpoint | None) -> None:
-        set_trainable(self._network, program.stage)
-        state = program.fresh_optimizer if saved is None else saved.optimizer
-        _assign(program.optimizer.variables, state)
+    def _seeded(self, backbone: Sequence[NDArray[np.generic]], seed: int) -> Iterator[NDArray[np.generic]]:
+        """Values with the states of random layers, such as dropout, set from the replicate."""
+        weights = {id(variable) for variable in self._network.backbone.weights}
+        stream = np.random.default_rng(seed)
+        for variable, value in zip(self._network.backbone.variables, backbone, strict=True):
+            if id(variable) in weights:
+                yield value
+            else:
+                yield stream.integers(2**31, size=value.shape).astype(value.dtype)
 
     def _train_epoch(
-        self, program: _StageProgram, trial: Trial, epoch: int, last: EpochRecord, on_batch: OnBatch | None
+        self, program: StageProgram, trial: Trial, epoch: int, last: EpochRecord, on_batch: OnBatch | None
     ) -> EpochRecord:
-        batches = self._training_batches(program.stage, trial, epoch)
+        views = self._views(program.stage, trial, epoch)
+        batches = self._training_batches(views, trial, epoch)
         callbacks = [] if on_batch is None else [_Reporter(program.stage.name, epoch, batches, on_batch)]
         start = time.perf_counter()
         fitted = program.model.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=callbacks)
         seconds = time.perf_counter() - start
-        reported = {name: values[0] for name, values in fitted.history.items()}
-        validation = self._evaluate(program.model, trial.batch_size)
-        return replace(
-            last,
+        reported = {name: figures[0] for name, figures in fitted.history.items()}
+        validation = program.evaluator.stored(self._validation_rows(trial))
+        probed = math.isfinite(reported["loss"]) and self._is_probed(program, epoch)
+        return EpochRecord(
             stage=program.stage.name,
             epoch=epoch,
             updates=last.updates + len(batches),
@@ -186,27 +167,62 @@ class Trainer:
             learning_rate=program.stage.learning_rate,
             train_loss=float(reported["loss"]),
             train_accuracy=float(reported["accuracy"]),
-            val_loss=float(validation["loss"]),
-            val_accuracy=float(validation["accuracy"]),
+            val_loss=validation["loss"],
+            val_accuracy=validation["accuracy"],
+            probes=self._probe(program, trial, epoch, views) if probed else {},
         )
 
-    def _training_batches(self, stage: Stage, trial: Trial, epoch: int) -> Batches:
-        seed, rows = self._study.seed, self._data.split.training
-        order = generator(Purpose.ORDER, seed, trial.replicate, epoch).permutation(len(rows))
-        views = None
-        if stage.augmentation is not None:
-            stream = generator(Purpose.VIEWS, seed, trial.replicate, epoch)
-            views = draw_views(stage.augmentation, len(rows), self._study.model.image_size, stream)[order]
-        keep_last = self._study.last_batch == "keep"
-        return Batches(self._feed, rows[order], views, trial.batch_size, keep_last=keep_last)
+    def _views(self, stage: Stage, trial: Trial, epoch: int) -> NDArray[np.float32] | None:
+        """The transform of each training image in this epoch, the same at every batch size."""
+        if stage.augmentation is None:
+            return None
+        stream = generator(Purpose.VIEWS, self._study.seed, trial.replicate, epoch)
+        count = len(self._data.split.training)
+        return draw_views(stage.augmentation, count, self._study.model.image_size, stream)
 
-    def _evaluate(self, model: keras.Model, batch_size: int) -> Mapping[str, float]:
+    def _training_batches(self, views: NDArray[np.float32] | None, trial: Trial, epoch: int) -> Batches:
+        rows = self._data.split.training
+        order = generator(Purpose.ORDER, self._study.seed, trial.replicate, epoch).permutation(len(rows))
+        shown = None if views is None else views[order]
+        return Batches(self._feed, rows[order], shown, trial.batch_size, keep_last=self._keep_last)
+
+    def _validation_rows(self, trial: Trial) -> NDArray[np.int64]:
         rows = self._data.split.validation
-        if self._study.last_batch == "drop":
-            rows = rows[: len(rows) - len(rows) % batch_size]
-        batches = Batches(self._feed, rows, None, _EVALUATION_BATCH, keep_last=True)
-        result: Mapping[str, float] = model.evaluate(batches, verbose=0, return_dict=True)
-        return result
+        return rows if self._keep_last else rows[: len(rows) - len(rows) % trial.batch_size]
+
+    @property
+    def _keep_last(self) -> bool:
+        return self._study.last_batch == "keep"
+
+    def _is_probed(self, program: StageProgram, epoch: int) -> bool:
+        last_of_stage = epoch == program.first_epoch + program.stage.epochs - 1
+        return self._study.probes == "every" or (self._study.probes == "last" and last_of_stage)
+
+    def _probe(
+        self, program: StageProgram, trial: Trial, epoch: int, views: NDArray[np.float32] | None
+    ) -> dict[str, float]:
+        plan = ProbePlan(
+            training=self._data.split.training[self._probed],
+            views=None if views is None else views[self._probed],
+            validation=self._validation_rows(trial),
+            batch_size=trial.batch_size,
+            stale_weight=self._stale_weight(trial, epoch),
+        )
+        return run_probes(program.evaluator, self._network.backbone, plan)
+
+    def _stale_weight(self, trial: Trial, epoch: int) -> float:
+        """momentum^n after the n batches that have moved the averages in this trial."""
+        layers = batchnorm_layers(self._network.backbone)
+        if not layers:
+            return math.nan
+        rows = len(self._data.split.training)
+        batches = len(batch_bounds(rows, trial.batch_size, keep_last=self._keep_last))
+        moves = sum(
+            batches * min(max(epoch - program.first_epoch + 1, 0), program.stage.epochs)
+            for program in self._programs
+            if program.stage.batchnorm == "batch"
+        )
+        return float(layers[0].momentum) ** moves
 
 
 class _Reporter(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
@@ -242,12 +258,3 @@ _START = EpochRecord(
 
 def _finite(record: EpochRecord) -> bool:
     return math.isfinite(record.train_loss)
-
-
-def _values(variables: Sequence[keras.Variable]) -> list[NDArray[np.generic]]:
-    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
-
-
-def _assign(variables: Sequence[keras.Variable], values: Sequence[NDArray[np.generic]]) -> None:
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)

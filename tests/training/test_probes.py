@@ -1,0 +1,205 @@
+"""Probes: what they measure, that they leave no trace, and planted faults that they find."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+
+from batchscope.records import EpochRecord, Trial
+from batchscope.spec import ModelSpec, Stage
+from batchscope.training.inputs import ImageFeed
+from batchscope.training.network import Network
+from batchscope.training.probes import ProbePlan, probe_rows, run_probes
+from batchscope.training.recalibration import batchnorm_layers, population_moments, use_moments
+from batchscope.training.stage_program import StageProgram, compile_stage, values
+from batchscope.training.trial import Trainer
+from tiny import TAIL, TRAINING, stage, tiny_data, tiny_study
+
+pytestmark = [pytest.mark.keras, pytest.mark.xdist_group("probes")]
+SIZE, ROWS, VALIDATION = 32, 48, 30
+
+
+def network(*, batchnorm: bool = True) -> Network:
+    """Small, but with what matters: a convolution, perhaps BatchNorm, a head."""
+    keras.utils.set_random_seed(5)
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = keras.layers.Conv2D(8, 5, strides=4, name="conv")(inputs)
+    if batchnorm:
+        x = keras.layers.BatchNormalization(name="norm", momentum=0.9)(x)
+    backbone = keras.Model(inputs, keras.layers.ReLU()(x), name="small")
+    head = keras.layers.Dense(1, activation="sigmoid")
+    head.build((None, 8))
+    return Network(backbone, head)
+
+
+@pytest.fixture(scope="module")
+def feed() -> ImageFeed:
+    rng = np.random.default_rng(2)
+    labels = rng.integers(0, 2, ROWS + VALIDATION)
+    base = rng.integers(0, 100, (ROWS + VALIDATION, SIZE, SIZE, 3))
+    images = (base + 60 * labels[:, None, None, None]).astype(np.uint8)
+    return ImageFeed(images, labels, ModelSpec(weights="none", image_size=SIZE, input_scaling="symmetric"))
+
+
+def program(net: Network, feed: ImageFeed, batchnorm: str) -> StageProgram:
+    made = Stage.model_validate(stage("one", "all", epochs=1, batchnorm=batchnorm))
+    return compile_stage(made, 1, net, feed, np.arange(4), probes=True)
+
+
+def plan(views: np.ndarray | None = None, batch_size: int = 16) -> ProbePlan:
+    training, validation = np.arange(ROWS), np.arange(ROWS, ROWS + VALIDATION)
+    return ProbePlan(training, views, validation, batch_size, stale_weight=0.5)
+
+
+def calibrated(feed: ImageFeed, batchnorm: str = "batch") -> tuple[Network, StageProgram]:
+    """A network that has learnt a little, with averages as they should be."""
+    net = network()
+    made = program(net, feed, batchnorm)
+    images, labels = feed.batch(np.arange(ROWS), None)
+    made.model.fit(images, labels, epochs=12, batch_size=16, verbose=0)
+    use_moments(net.backbone, population_moments(net.backbone, images))
+    return net, made
+
+
+def test_averages_set_wrong_by_hand_show_in_the_batchnorm_term_and_nowhere_else(feed: ImageFeed):
+    net, made = calibrated(feed)
+    asked = plan()
+    right = run_probes(made.evaluator, net.backbone, asked)
+    right_validation = made.evaluator.stored(asked.validation)
+    norm = net.backbone.get_layer("norm")
+    norm.moving_mean.assign(norm.moving_mean + 3.0)
+    wrong = run_probes(made.evaluator, net.backbone, asked)
+    wrong_validation = made.evaluator.stored(asked.validation)
+
+    assert right_validation["accuracy"] - wrong_validation["accuracy"] > 0.2  # the fault does harm
+    for metric in ("accuracy", "loss"):
+        for name in ("train_augmented", "train_clean", "train_recalibrated", "val_recalibrated"):
+            assert wrong[f"probe_{name}_{metric}"] == pytest.approx(right[f"probe_{name}_{metric}"], abs=1e-6)
+        assert right["probe_val_recalibrated_accuracy"] == pytest.approx(
+            right_validation["accuracy"], abs=1e-6
+        )
+    assert right["probe_batchnorm_lag_max"] == pytest.approx(0, abs=1e-5)
+    deviation = np.sqrt(np.asarray(norm.moving_variance.numpy()) + norm.epsilon)
+    assert wrong["probe_batchnorm_lag/norm"] == pytest.approx(np.mean(3.0 / deviation), rel=1e-4)
+    assert wrong["probe_train_moving_accuracy"] < right["probe_train_moving_accuracy"] - 0.2
+
+
+def test_training_statistics_are_those_of_each_batch(feed: ImageFeed):
+    net, made = calibrated(feed)
+    norm = net.backbone.get_layer("norm")
+    measured = run_probes(made.evaluator, net.backbone, plan(batch_size=16))
+    images, labels = feed.batch(np.arange(ROWS), None)
+    right = 0
+    for start in range(0, ROWS, 16):
+        raw = net.backbone.get_layer("conv")(images[start : start + 16]).numpy()
+        normal = (raw - raw.mean((0, 1, 2))) / np.sqrt(raw.var((0, 1, 2)) + norm.epsilon)
+        pooled = np.maximum(normal * norm.gamma.numpy() + norm.beta.numpy(), 0).mean((1, 2))
+        predicted = pooled @ net.head.kernel.numpy() + net.head.bias.numpy() > 0
+        right += int((predicted == (labels[start : start + 16] > 0.5)).sum())
+    assert measured["probe_train_clean_accuracy"] == pytest.approx(right / ROWS, abs=1e-6)
+
+
+def test_probes_leave_no_trace(feed: ImageFeed):
+    net, made = calibrated(feed)
+    variables = [*net.backbone.variables, *net.head.variables, *made.optimizer.variables]
+    before = values(variables)
+    views = np.tile(np.array([[1, 0, 3, 0, 1, 2, 0, 0]], np.float32), (ROWS, 1))
+    run_probes(made.evaluator, net.backbone, plan(views))
+    for value, again in zip(before, values(variables), strict=True):
+        np.testing.assert_array_equal(value, again)
+
+
+def test_views_change_the_augmented_figures_only(feed: ImageFeed):
+    net, made = calibrated(feed)
+    plain = run_probes(made.evaluator, net.backbone, plan())
+    assert plain["probe_train_augmented_loss"] == plain["probe_train_clean_loss"]
+    far = np.tile(np.array([[0.1, 0, 3, 0, 0.1, 2, 0, 0]], np.float32), (ROWS, 1))
+    shown = run_probes(made.evaluator, net.backbone, plan(far))
+    assert shown["probe_train_augmented_loss"] != pytest.approx(plain["probe_train_augmented_loss"], abs=1e-3)
+    for name in ("train_clean", "train_recalibrated", "train_moving", "val_recalibrated"):
+        assert shown[f"probe_{name}_loss"] == pytest.approx(plain[f"probe_{name}_loss"], abs=1e-6)
+
+
+def test_in_inference_mode_training_uses_the_stored_averages(feed: ImageFeed):
+    net, made = calibrated(feed, "inference")
+    norm = net.backbone.get_layer("norm")
+    norm.moving_mean.assign(norm.moving_mean + 1.0)
+    assert made.evaluator.own_mode is made.evaluator.model
+    measured = run_probes(made.evaluator, net.backbone, plan())
+    assert measured["probe_train_clean_accuracy"] == measured["probe_train_moving_accuracy"]
+    assert measured["probe_train_clean_loss"] != pytest.approx(
+        measured["probe_train_recalibrated_loss"], abs=1e-3
+    )
+
+
+@pytest.mark.parametrize("batchnorm", ["batch", "inference"])
+def test_without_batchnorm_all_statistics_are_alike(feed: ImageFeed, batchnorm: str):
+    net = network(batchnorm=False)
+    made = program(net, feed, batchnorm)
+    measured = run_probes(made.evaluator, net.backbone, plan())
+    validation = made.evaluator.stored(plan().validation)
+    for metric in ("accuracy", "loss"):
+        clean = measured[f"probe_train_clean_{metric}"]
+        assert measured[f"probe_train_recalibrated_{metric}"] == pytest.approx(clean, abs=1e-6)
+        assert measured[f"probe_val_recalibrated_{metric}"] == pytest.approx(validation[metric], abs=1e-6)
+    assert not [name for name in measured if "batchnorm" in name]
+
+
+def test_a_last_short_batch_is_not_probed(feed: ImageFeed):
+    net, made = calibrated(feed)
+    whole = run_probes(made.evaluator, net.backbone, replace(plan(), training=np.arange(32)))
+    ragged = run_probes(made.evaluator, net.backbone, replace(plan(), training=np.arange(33)))
+    assert ragged["probe_train_clean_loss"] == whole["probe_train_clean_loss"]
+
+
+def test_the_subset_is_stratified_fixed_and_no_larger_than_there_are_images():
+    labels = np.array([0] * 300 + [1] * 700)
+    training = np.random.default_rng(0).permutation(1000)[:800]
+    chosen = probe_rows(training, labels, 200, seed=1)
+    np.testing.assert_array_equal(chosen, probe_rows(training, labels, 200, seed=1))
+    assert len(set(chosen.tolist())) == 200
+    share = labels[training].mean()
+    assert labels[training[chosen]].mean() == pytest.approx(share, abs=0.005)
+    assert sorted(probe_rows(training, labels, 5000, seed=1)) == list(range(800))
+
+
+@pytest.fixture(scope="module")
+def probed() -> tuple[Trainer, list[EpochRecord]]:
+    stages = [
+        stage("head_stage", "head", epochs=2, batchnorm="batch"),
+        stage("tail_stage", TAIL, epochs=1, batchnorm="inference"),
+    ]
+    trainer = Trainer(tiny_study(stages=stages, probe_images=20), tiny_data())
+    return trainer, list(trainer.run(Trial(batch_size=8, replicate=1)))
+
+
+def test_the_last_epoch_of_each_stage_is_probed(probed: tuple[Trainer, list[EpochRecord]]):
+    _, records = probed
+    assert [bool(record.probes) for record in records] == [False, True, True]
+    layers = len(batchnorm_layers(probed[0].network.backbone))
+    assert len(records[1].probes) == 10 + 3 + layers + 1
+
+
+def test_the_stale_weight_counts_the_batches_that_moved_the_averages(
+    probed: tuple[Trainer, list[EpochRecord]],
+):
+    _, records = probed
+    batches = -(-TRAINING // 8)
+    # MobileNet's momentum is 0.99; the second stage moves no averages.
+    assert records[1].probes["probe_batchnorm_stale_weight"] == pytest.approx(0.99 ** (2 * batches))
+    assert records[2].probes["probe_batchnorm_stale_weight"] == pytest.approx(0.99 ** (2 * batches))
+
+
+def test_probing_changes_no_figure_of_training(probed: tuple[Trainer, list[EpochRecord]]):
+    stages = [
+        stage("head_stage", "head", epochs=2, batchnorm="batch"),
+        stage("tail_stage", TAIL, epochs=1, batchnorm="inference"),
+    ]
+    trainer = Trainer(tiny_study(stages=stages, probes="none"), tiny_data())
+    records = list(trainer.run(Trial(batch_size=8, replicate=1)))
+    assert all(record.probes == {} for record in records)
+    expected = [replace(record, probes={}, seconds=0.0) for record in probed[1]]
+    assert [replace(record, seconds=0.0) for record in records] == expected
