@@ -241,7 +241,8 @@ def _conclude(result: Run, quiet: bool) -> None:
         Console().print(summary_table(result.analyze()))
         typer.echo(f"Page: {result.path / 'report' / 'report.html'}")
     for status in unfinished:
-        typer.echo(f"{status.trial.name} {status.state} after {status.epochs} epochs", err=True)
+        after = f"{status.epochs} epoch{'' if status.epochs == 1 else 's'}"
+        typer.echo(f"{status.trial.name} {status.state} after {after}", err=True)
         if status.error:
             typer.echo(f"  {status.error.strip().splitlines()[-1]}", err=True)
     if unfinished:

@@ -158,7 +158,7 @@ def test_skipped_images_are_recorded_and_told(tmp_path: Path):
         run_study(study, tmp_path / "refused", Events())
     seen = Events()
     run_study(small_study(data={"source": str(images), "skip_bad_images": True}), tmp_path / "run", seen)
-    assert "1 bad images skipped; they are listed on the page" in seen.notes
+    assert "bad images left out: 1; the page lists them" in seen.notes
     with Store(tmp_path / "run" / "results.sqlite") as store:
         summary, _ = store.data() or pytest.fail("nothing kept")
     assert [name for name, _ in summary.skipped] == ["dog/03.png"]

@@ -73,7 +73,7 @@ def _prepare_data(study: Study, place: RunFolder, store: Store, watcher: Watcher
     if known is None:
         store.keep_data(_summary(dataset, split, fingerprint), _samples(dataset, split))
     if dataset.skipped:
-        watcher.note(f"{len(dataset.skipped)} bad images skipped; they are listed on the page")
+        watcher.note(f"bad images left out: {len(dataset.skipped)}; the page lists them")
     try:
         TrainingData(dataset.images, dataset.labels, split, dataset.classes).save(place.cache)
     except OSError as error:
@@ -127,11 +127,11 @@ def _jobs(store: Store, place: RunFolder) -> list[Job]:
 def _announce(study: Study, store: Store, watcher: Watcher, training: int) -> None:
     statuses = store.trials()
     per_trial = examples_per_trial(study, training)
-    left = sum(
-        per_trial[status.trial.batch_size] * (1 - status.epochs / study.epochs)
-        for status in statuses
-        if not status.state.is_finished()
-    )
+    left = 0
+    for status in statuses:
+        if not status.state.is_finished():
+            last = store.last_epoch(status.trial)
+            left += per_trial[status.trial.batch_size] - (last.examples if last else 0)
     done = sum(status.state.is_finished() for status in statuses)
     watcher.plan([status.trial for status in statuses], done, left)
 
