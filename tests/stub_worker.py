@@ -58,7 +58,9 @@ def main() -> None:
 
 def carry_out(command: RunTrial, set_up: SetUp, what: str) -> TrialEnded:
     trial = command.trial
-    for epoch in range(command.stored_epochs + 1, set_up.study.epochs + 1):
+    for epoch in range(
+        command.stored_epochs + 1, sum(stage.epochs or 0 for stage in set_up.study.stages) + 1
+    ):
         loss = float("nan") if what == "diverge" else 1 / (epoch + trial.replicate)
         send(OUT, BatchDone(BatchProgress("one", epoch, 16, IMAGES, 0.5, 0.1)))
         send(OUT, EpochDone(made_up(epoch, trial.batch_size, loss)))

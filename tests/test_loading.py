@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def problems(text: str) -> dict[str, str]:
 
 def test_a_minimal_file_gets_the_documented_defaults():
     study = parse_study(read_toml(MINIMAL, "mine.toml"), "mine.toml")
-    assert (study.seed, study.last_batch, study.epochs) == (0, "keep", 3)
+    assert (study.seed, study.last_batch, study.probes, study.probe_images) == (0, "keep", "last", 2000)
     assert (study.data.validation_share, study.data.split_seed, study.data.limit) == (0.2, 2019, None)
     assert (study.model.backbone, study.model.weights, study.model.image_size) == (
         "MobileNetV2",
@@ -94,6 +95,35 @@ def test_impossible_values_are_refused(key: str, value: object, rule: str):
     assert caught.value.problems[0].key.startswith(key)
     assert rule in str(caught.value)
     assert str(caught.value).startswith("mine: ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        (
+            [("stages.one.batchnorm_momentum", 0.9)],
+            'batchnorm_momentum has no effect with batchnorm = "inference"',
+        ),
+        ([("stages.one.ghost_batch", 8)], 'ghost_batch has no effect with batchnorm = "inference"'),
+        (
+            [("stages.one.batchnorm", "batch"), ("stages.one.ghost_batch", 16), ("last_batch", "drop")],
+            "ghost_batch must divide every batch size",
+        ),
+        ([("stages.one.batchnorm", "batch"), ("stages.one.ghost_batch", 8)], 'needs last_batch = "drop"'),
+    ],
+)
+def test_keys_that_contradict_each_other_are_refused(changes: list[tuple[str, object]], rule: str):
+    with pytest.raises(StudyError, match=re.escape(rule)):
+        parse_study(apply_changes(read_toml(MINIMAL, "mine"), changes), "mine")
+
+
+def test_a_stage_has_one_budget_and_a_change_replaces_it():
+    assert "needs a budget, either epochs or updates" in str(problems(MINIMAL.replace("epochs = 3", "")))
+    both = MINIMAL.replace("epochs = 3", "epochs = 3\nupdates = 10")
+    assert "needs a budget, either epochs or updates" in str(problems(both))
+    changed = apply_changes(read_toml(MINIMAL, "mine"), [("stages.one.updates", 40)])
+    stage = parse_study(changed, "mine").stages[0]
+    assert (stage.epochs, stage.updates) == (None, 40)
 
 
 def test_two_stages_of_one_name_are_refused():

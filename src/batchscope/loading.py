@@ -18,6 +18,7 @@ from batchscope.spec import Augmentation, DataSpec, FromLayer, ModelSpec, Stage,
 
 __all__ = ["apply_changes", "difference", "dump_study", "parse_change", "parse_study", "read_toml"]
 
+_BUDGETS = frozenset({"epochs", "updates"})
 _TABLES: Mapping[str, type[BaseModel]] = {
     "": Study,
     "data": DataSpec,
@@ -141,6 +142,9 @@ def _set(table: dict[str, Any], dotted: str, value: Any) -> Problem | None:
     if isinstance(here, list):
         return Problem(dotted, "must name a stage and one of its keys, such as stages.NAME.epochs")
     here[last] = value
+    if last in _BUDGETS:
+        for other in _BUDGETS - {last}:  # a new budget takes the place of the old one
+            here.pop(other, None)
     return None
 
 

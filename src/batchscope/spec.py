@@ -151,21 +151,47 @@ class Stage(_Strict):
         optimizer: Keras optimizer, with Keras' defaults but for the learning rate; its state
             starts afresh with the stage.
         learning_rate: Constant through the stage.
-        epochs: Passes over the training images.
+        epochs: Budget in passes over the training images; either this or `updates`.
+        updates: Budget in optimizer steps, the same at every batch size; the last epoch may be
+            cut short by it.
         augmentation: Random views of the training images; without it they are shown as they are.
         batchnorm: ``inference``: the backbone runs in inference mode, so its BatchNorm layers use
             their stored averages, which do not move, and its dropout is off. ``batch``: it runs in
             training mode; all its BatchNorm layers normalise by the batch and move their averages,
             the frozen ones too, as in TensorFlow 2.0's Keras of 2019.
+        batchnorm_momentum: Instead of the backbone's own (0.999 in MobileNetV2): the weight that
+            a BatchNorm average keeps at each batch. Only with ``batchnorm = "batch"``.
+        ghost_batch: BatchNorm normalises by this many examples whatever the batch size: a batch
+            passes the network in parts of this size and their gradients are averaged into one
+            update (ghost batches, Hoffer et al. 2017). Only with ``batchnorm = "batch"``.
+        evaluation: Which BatchNorm statistics validation uses: the ``moving`` averages, or those
+            ``recalibrated`` on clean training images after each epoch.
     """
 
     name: Name
     trainable: Literal["head", "all"] | FromLayer
     optimizer: Literal["rmsprop", "adam", "sgd"] = "rmsprop"
     learning_rate: Annotated[float, Field(gt=0)]
-    epochs: Annotated[int, Field(ge=1)]
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    updates: Annotated[int, Field(ge=1)] | None = None
     augmentation: Augmentation | None = None
     batchnorm: Literal["inference", "batch"] = "inference"
+    batchnorm_momentum: Fraction | None = None
+    ghost_batch: Annotated[int, Field(ge=2)] | None = None
+    evaluation: Literal["moving", "recalibrated"] = "moving"
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Stage:
+        if (self.epochs is None) == (self.updates is None):
+            raise ValueError("needs a budget, either epochs or updates")
+        return self
+
+    @model_validator(mode="after")
+    def _batchnorm_keys_have_an_effect(self) -> Stage:
+        idle = [key for key in ("batchnorm_momentum", "ghost_batch") if getattr(self, key) is not None]
+        if idle and self.batchnorm == "inference":
+            raise ValueError(f'{" and ".join(idle)} has no effect with batchnorm = "inference"')
+        return self
 
 
 class Study(_Strict):
@@ -214,7 +240,16 @@ class Study(_Strict):
             raise ValueError(f"each stage needs a name of its own, but {', '.join(twice)} is repeated")
         return self
 
-    @property
-    def epochs(self) -> int:
-        """Number of epochs of a whole trial, all stages together."""
-        return sum(stage.epochs for stage in self.stages)
+    @model_validator(mode="after")
+    def _ghost_batches_fill_batches(self) -> Study:
+        for stage in self.stages:
+            if stage.ghost_batch is None:
+                continue
+            uneven = [size for size in self.batch_sizes if size % stage.ghost_batch]
+            if uneven or self.last_batch == "keep":
+                raise ValueError(
+                    f"stages.{stage.name}.ghost_batch must divide every batch size and needs "
+                    f'last_batch = "drop", so that each update has whole parts; it is {stage.ghost_batch}, '
+                    f"batch_sizes {self.batch_sizes} and last_batch {self.last_batch!r}"
+                )
+        return self

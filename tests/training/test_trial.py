@@ -16,7 +16,6 @@ from batchscope.errors import TrainingError
 from batchscope.records import BatchProgress, EpochRecord, Trial
 from batchscope.spec import Stage, Study
 from batchscope.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from batchscope.training.inputs import batch_bounds
 from batchscope.training.streams import Purpose, generator
 from batchscope.training.trial import Trainer
 from tiny import TAIL, TRAINING, stage, tiny_data, tiny_study
@@ -142,12 +141,6 @@ def test_counts_run_on_through_the_stages(finished: list[EpochRecord]):
     seconds = [record.seconds for record in finished]
     assert seconds == sorted(seconds)
     assert seconds[0] > 0
-
-
-def test_dropping_the_last_batch_leaves_the_remainder_out():
-    assert batch_bounds(44, 16, keep_last=True) == [(0, 16), (16, 32), (32, 44)]
-    assert batch_bounds(44, 16, keep_last=False) == [(0, 16), (16, 32)]
-    assert batch_bounds(48, 16, keep_last=False) == batch_bounds(48, 16, keep_last=True)
 
 
 def test_a_replicate_repeats_itself_and_differs_from_another(trainer: Trainer, finished: list[EpochRecord]):

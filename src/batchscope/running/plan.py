@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from batchscope.errors import DataError
 from batchscope.records import Trial
+from batchscope.schedule import schedule
 from batchscope.spec import Study
 
 __all__ = ["check_sizes", "examples_per_trial", "plan_trials"]
@@ -47,8 +48,12 @@ def check_sizes(study: Study, training: int, validation: int) -> None:
 
 
 def examples_per_trial(study: Study, training: int) -> dict[int, int]:
-    """Images that a whole trial presents, by batch size."""
+    """Images that a whole trial presents, by batch size.
+
+    Args:
+        study: The study.
+        training: Number of training images.
+    """
     return {
-        size: study.epochs * (training if study.last_batch == "keep" else training - training % size)
-        for size in study.batch_sizes
+        size: sum(stage.examples for stage in schedule(study, size, training)) for size in study.batch_sizes
     }

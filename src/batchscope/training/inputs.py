@@ -14,7 +14,7 @@ from batchscope.spec import ModelSpec
 from batchscope.training.augment import apply_views
 from batchscope.training.network import scaler
 
-__all__ = ["Batches", "ImageFeed", "batch_bounds"]
+__all__ = ["Batches", "ImageFeed"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,12 +54,6 @@ class ImageFeed:
         return scaler(self.model)
 
 
-def batch_bounds(count: int, batch_size: int, *, keep_last: bool) -> list[tuple[int, int]]:
-    """Start and end of each batch over `count` rows; the last short one is kept or left out."""
-    stop = count if keep_last else count - count % batch_size
-    return [(start, min(start + batch_size, stop)) for start in range(0, stop, batch_size)]
-
-
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras is untyped
     """One pass over rows in a given order, in batches.
 
@@ -67,8 +61,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras is untyped
         feed: Source of the images.
         rows: Rows of `feed` in the order of presentation; shape (n,).
         views: One transform for each row in the same order, shape (n, 8), or None.
-        batch_size: Examples a batch.
-        keep_last: Whether the last short batch is presented.
+        batch_size: Examples a batch; the last batch holds what is left.
     """
 
     def __init__(
@@ -77,12 +70,12 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras is untyped
         rows: NDArray[np.int64],
         views: NDArray[np.float32] | None,
         batch_size: int,
-        *,
-        keep_last: bool,
     ) -> None:
         super().__init__()
         self._feed, self._rows, self._views = feed, rows, views
-        self._bounds = batch_bounds(len(rows), batch_size, keep_last=keep_last)
+        self._bounds = [
+            (start, min(start + batch_size, len(rows))) for start in range(0, len(rows), batch_size)
+        ]
 
     def __len__(self) -> int:
         return len(self._bounds)

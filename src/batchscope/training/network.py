@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import keras
@@ -39,10 +39,12 @@ class Network:
     Attributes:
         backbone: A ``keras.applications`` model without its top.
         head: The dense layer: one sigmoid unit for two classes, else a softmax over them.
+        momenta: Each backbone layer's own BatchNorm momentum by its name.
     """
 
     backbone: keras.Model
     head: keras.layers.Dense
+    momenta: Mapping[str, float]
 
     def assemble(self, stage: Stage) -> keras.Model:
         """A model of its own over the shared layers, in the stage's BatchNorm mode.
@@ -108,7 +110,12 @@ def build_network(spec: ModelSpec, classes: int) -> Network:
     units = 1 if classes == 2 else classes
     head = keras.layers.Dense(units, activation="sigmoid" if units == 1 else "softmax", name="head")
     head.build((None, backbone.output_shape[-1]))
-    return Network(backbone, head)
+    momenta = {
+        layer.name: layer.momentum
+        for layer in backbone.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    }
+    return Network(backbone, head, momenta)
 
 
 def build_backbone(spec: ModelSpec) -> keras.Model:
@@ -160,7 +167,7 @@ def first_trained_layer(stage: Stage, backbone: keras.Model) -> int:
 
 
 def set_trainable(network: Network, stage: Stage) -> None:
-    """Freezes and frees the backbone's layers as the stage asks.
+    """Freezes and frees the backbone's layers as the stage asks, and sets BatchNorm's momentum.
 
     With ``batchnorm = "batch"`` a frozen BatchNorm layer normalises by the batch and moves its
     averages while gamma and beta stay, as frozen layers did in TensorFlow 2.0's Keras; Keras 3
@@ -177,6 +184,9 @@ def set_trainable(network: Network, stage: Stage) -> None:
         for variable in (layer.gamma, layer.beta) if normalises else ():
             if variable is not None:
                 variable.trainable = trained
+        if normalises:
+            given = stage.batchnorm_momentum
+            layer.momentum = network.momenta[layer.name] if given is None else given
 
 
 def _constructor(name: str) -> Callable[..., keras.Model]:

@@ -85,7 +85,7 @@ class Evaluator:
         views: NDArray[np.float32] | None,
         batch_size: int,
     ) -> Mapping[str, float]:
-        batches = Batches(self.feed, rows, views, batch_size, keep_last=True)
+        batches = Batches(self.feed, rows, views, batch_size)
         result: Mapping[str, float] = model.evaluate(batches, verbose=0, return_dict=True)
         return {"accuracy": float(result["accuracy"]), "loss": float(result["loss"])}
 

@@ -23,7 +23,6 @@ class StageProgram:
 
     Attributes:
         stage: The stage.
-        first_epoch: Its first epoch, counted on through the stages.
         model: Compiled for training.
         optimizer: The model's.
         fresh_optimizer: Values of the optimizer's variables before any update.
@@ -31,7 +30,6 @@ class StageProgram:
     """
 
     stage: Stage
-    first_epoch: int
     model: keras.Model
     optimizer: keras.optimizers.Optimizer
     fresh_optimizer: Sequence[NDArray[np.generic]]
@@ -45,7 +43,7 @@ class StageProgram:
 
 def compile_stage(
     stage: Stage,
-    first_epoch: int,
+    parts: int,
     network: Network,
     feed: ImageFeed,
     warm_up: NDArray[np.int64],
@@ -56,7 +54,7 @@ def compile_stage(
 
     Args:
         stage: The stage.
-        first_epoch: Its first epoch, counted on through the stages.
+        parts: In how many parts a batch passes the network; their gradients make one update.
         network: The layers that all stages share; their values are moved.
         feed: Source of the images.
         warm_up: Rows of a few training images.
@@ -64,13 +62,14 @@ def compile_stage(
     """
     set_trainable(network, stage)
     model = network.assemble(stage)
-    optimizer = keras.optimizers.get(
-        {"class_name": stage.optimizer, "config": {"learning_rate": stage.learning_rate}}
-    )
+    config = {"learning_rate": stage.learning_rate}
+    if parts > 1:
+        config["gradient_accumulation_steps"] = parts
+    optimizer = keras.optimizers.get({"class_name": stage.optimizer, "config": config})
     optimizer.build(model.trainable_variables)
     _compile(model, network, optimizer)
     fresh = values(optimizer.variables)
-    batches = Batches(feed, warm_up, None, len(warm_up), keep_last=True)
+    batches = Batches(feed, warm_up, None, len(warm_up))
     model.fit(batches, epochs=1, shuffle=False, verbose=0)
     own_mode = model
     if probes and stage.batchnorm == "batch":
@@ -78,7 +77,7 @@ def compile_stage(
         _compile(own_mode, network, None)
     for evaluated in {id(model): model, id(own_mode): own_mode}.values():
         evaluated.evaluate(batches, verbose=0)
-    return StageProgram(stage, first_epoch, model, optimizer, fresh, Evaluator(feed, model, own_mode))
+    return StageProgram(stage, model, optimizer, fresh, Evaluator(feed, model, own_mode))
 
 
 def _compile(model: keras.Model, network: Network, optimizer: keras.optimizers.Optimizer | None) -> None:

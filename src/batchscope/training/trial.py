@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from batchscope.data import TrainingData
 from batchscope.records import BatchProgress, EpochRecord, Trial
+from batchscope.schedule import StageSchedule, schedule
 from batchscope.spec import Stage, Study
 from batchscope.training.augment import draw_views
 from batchscope.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from batchscope.training.inputs import Batches, ImageFeed, batch_bounds
+from batchscope.training.inputs import Batches, ImageFeed
 from batchscope.training.network import Network, build_backbone, build_network
-from batchscope.training.probes import ProbePlan, probe_rows, run_probes
-from batchscope.training.recalibration import batchnorm_layers
+from batchscope.training.probes import ProbePlan, probe_rows, recalibrate, run_probes
+from batchscope.training.recalibration import averages_kept, use_moments
 from batchscope.training.stage_program import StageProgram, assign, compile_stage, values
 from batchscope.training.streams import Purpose, generator, seed_for
 
@@ -50,18 +51,10 @@ class Trainer:
         self._variables = [*self._network.backbone.variables, *self._network.head.variables]
         self._pretrained = values(self._network.backbone.variables)
         self._probed = probe_rows(data.split.training, data.labels, study.probe_images, study.data.split_seed)
-        starts = np.cumsum([1, *(stage.epochs for stage in study.stages)])
-        self._programs = [
-            compile_stage(
-                stage,
-                int(start),
-                self._network,
-                self._feed,
-                data.split.training[:2],
-                probes=study.probes != "none",
-            )
-            for stage, start in zip(study.stages, starts, strict=False)
-        ]
+        self._programs: dict[tuple[str, int], StageProgram] = {}
+        for batch_size in study.batch_sizes:
+            for planned in self._schedule(batch_size):
+                self._program(planned)
 
     @property
     def network(self) -> Network:
@@ -101,17 +94,17 @@ class Trainer:
             last = saved.record
             if last.epoch > stored_epochs:
                 yield last
-        for program in self._programs:
-            end = program.first_epoch + program.stage.epochs
-            if last.epoch >= end - 1:
+        for planned in self._schedule(trial.batch_size):
+            if last.epoch >= planned.last_epoch:
                 continue
             if not _finite(last):
                 return
+            program = self._program(planned)
             program.enter(
-                self._network, saved.optimizer if saved and last.epoch >= program.first_epoch else None
+                self._network, saved.optimizer if saved and last.epoch >= planned.first_epoch else None
             )
-            for epoch in range(last.epoch + 1, end):
-                last = self._train_epoch(program, trial, epoch, last, on_batch)
+            for epoch in range(last.epoch + 1, planned.last_epoch + 1):
+                last = self._train_epoch(planned, trial, epoch, last, on_batch)
                 if checkpoint is not None:
                     state = Checkpoint(
                         trial.name, last, values(self._variables), values(program.optimizer.variables)
@@ -120,6 +113,24 @@ class Trainer:
                 yield last
                 if not _finite(last):
                     return
+
+    def _schedule(self, batch_size: int) -> tuple[StageSchedule, ...]:
+        return schedule(self._study, batch_size, len(self._data.split.training))
+
+    def _program(self, planned: StageSchedule) -> StageProgram:
+        """The stage's graphs, built when they are first asked for, before any trial's weights are set."""
+        parts = planned.batch_size // planned.forward_batch
+        key = planned.stage.name, parts
+        if key not in self._programs:
+            self._programs[key] = compile_stage(
+                planned.stage,
+                parts,
+                self._network,
+                self._feed,
+                self._data.split.training[:2],
+                probes=self._study.probes != "none",
+            )
+        return self._programs[key]
 
     def _initial_weights(self, replicate: int) -> list[NDArray[np.generic]]:
         """The backbone's pretrained or seeded random weights, and the replicate's head."""
@@ -147,29 +158,30 @@ class Trainer:
                 yield stream.integers(2**31, size=value.shape).astype(value.dtype)
 
     def _train_epoch(
-        self, program: StageProgram, trial: Trial, epoch: int, last: EpochRecord, on_batch: OnBatch | None
+        self, planned: StageSchedule, trial: Trial, epoch: int, last: EpochRecord, on_batch: OnBatch | None
     ) -> EpochRecord:
-        views = self._views(program.stage, trial, epoch)
-        batches = self._training_batches(views, trial, epoch)
-        callbacks = [] if on_batch is None else [_Reporter(program.stage.name, epoch, batches, on_batch)]
+        program, stage = self._program(planned), planned.stage
+        views = self._views(stage, trial, epoch)
+        batches = self._training_batches(planned, views, trial, epoch)
+        callbacks = [] if on_batch is None else [_Reporter(stage.name, epoch, batches, on_batch)]
         start = time.perf_counter()
         fitted = program.model.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=callbacks)
         seconds = time.perf_counter() - start
         reported = {name: figures[0] for name, figures in fitted.history.items()}
-        validation = program.evaluator.stored(self._validation_rows(trial))
-        probed = math.isfinite(reported["loss"]) and self._is_probed(program, epoch)
+        validation = self._validate(program, trial)
+        probed = math.isfinite(reported["loss"]) and self._is_probed(planned, epoch)
         return EpochRecord(
-            stage=program.stage.name,
+            stage=stage.name,
             epoch=epoch,
-            updates=last.updates + len(batches),
+            updates=last.updates + planned.updates_in(epoch),
             examples=last.examples + batches.examples,
             seconds=last.seconds + seconds,
-            learning_rate=program.stage.learning_rate,
+            learning_rate=stage.learning_rate,
             train_loss=float(reported["loss"]),
             train_accuracy=float(reported["accuracy"]),
             val_loss=validation["loss"],
             val_accuracy=validation["accuracy"],
-            probes=self._probe(program, trial, epoch, views) if probed else {},
+            probes=self._probe(planned, trial, epoch, views) if probed else {},
         )
 
     def _views(self, stage: Stage, trial: Trial, epoch: int) -> NDArray[np.float32] | None:
@@ -180,49 +192,60 @@ class Trainer:
         count = len(self._data.split.training)
         return draw_views(stage.augmentation, count, self._study.model.image_size, stream)
 
-    def _training_batches(self, views: NDArray[np.float32] | None, trial: Trial, epoch: int) -> Batches:
+    def _training_batches(
+        self, planned: StageSchedule, views: NDArray[np.float32] | None, trial: Trial, epoch: int
+    ) -> Batches:
         rows = self._data.split.training
         order = generator(Purpose.ORDER, self._study.seed, trial.replicate, epoch).permutation(len(rows))
-        shown = None if views is None else views[order]
-        return Batches(self._feed, rows[order], shown, trial.batch_size, keep_last=self._keep_last)
+        shown = order[: planned.examples_in(epoch)]
+        return Batches(
+            self._feed, rows[shown], None if views is None else views[shown], planned.forward_batch
+        )
+
+    def _validate(self, program: StageProgram, trial: Trial) -> Mapping[str, float]:
+        rows = self._validation_rows(trial)
+        if program.stage.evaluation == "moving":
+            return program.evaluator.stored(rows)
+        backbone = self._network.backbone
+        moments = recalibrate(self._feed, backbone, self._data.split.training[self._probed])
+        with averages_kept(backbone):
+            use_moments(backbone, moments)
+            return program.evaluator.stored(rows)
 
     def _validation_rows(self, trial: Trial) -> NDArray[np.int64]:
         rows = self._data.split.validation
-        return rows if self._keep_last else rows[: len(rows) - len(rows) % trial.batch_size]
+        keep = self._study.last_batch == "keep"
+        return rows if keep else rows[: len(rows) - len(rows) % trial.batch_size]
 
-    @property
-    def _keep_last(self) -> bool:
-        return self._study.last_batch == "keep"
-
-    def _is_probed(self, program: StageProgram, epoch: int) -> bool:
-        last_of_stage = epoch == program.first_epoch + program.stage.epochs - 1
-        return self._study.probes == "every" or (self._study.probes == "last" and last_of_stage)
+    def _is_probed(self, planned: StageSchedule, epoch: int) -> bool:
+        wanted = self._study.probes
+        return wanted == "every" or (wanted == "last" and epoch == planned.last_epoch)
 
     def _probe(
-        self, program: StageProgram, trial: Trial, epoch: int, views: NDArray[np.float32] | None
+        self, planned: StageSchedule, trial: Trial, epoch: int, views: NDArray[np.float32] | None
     ) -> dict[str, float]:
         plan = ProbePlan(
             training=self._data.split.training[self._probed],
             views=None if views is None else views[self._probed],
             validation=self._validation_rows(trial),
-            batch_size=trial.batch_size,
+            batch_size=planned.forward_batch,
             stale_weight=self._stale_weight(trial, epoch),
         )
-        return run_probes(program.evaluator, self._network.backbone, plan)
+        return run_probes(self._program(planned).evaluator, self._network.backbone, plan)
 
     def _stale_weight(self, trial: Trial, epoch: int) -> float:
-        """momentum^n after the n batches that have moved the averages in this trial."""
-        layers = batchnorm_layers(self._network.backbone)
-        if not layers:
-            return math.nan
-        rows = len(self._data.split.training)
-        batches = len(batch_bounds(rows, trial.batch_size, keep_last=self._keep_last))
-        moves = sum(
-            batches * min(max(epoch - program.first_epoch + 1, 0), program.stage.epochs)
-            for program in self._programs
-            if program.stage.batchnorm == "batch"
-        )
-        return float(layers[0].momentum) ** moves
+        """Product over the batches so far that moved the averages, of the momentum then in force."""
+        own = next(iter(self._network.momenta.values()), math.nan)
+        weight = 1.0
+        for planned in self._schedule(trial.batch_size):
+            if planned.stage.batchnorm == "inference" or epoch < planned.first_epoch:
+                continue
+            given = planned.stage.batchnorm_momentum
+            until = min(epoch, planned.last_epoch)
+            updates = sum(planned.updates_in(done) for done in range(planned.first_epoch, until + 1))
+            moves = updates * (planned.batch_size // planned.forward_batch)
+            weight *= (own if given is None else given) ** moves
+        return weight
 
 
 class _Reporter(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
