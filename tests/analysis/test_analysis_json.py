@@ -10,8 +10,12 @@ import pytest
 from analysis_samples import made_history, noisy
 
 from batchscope.analysis import Analysis, analyze, load_source, to_dict, to_json
+from batchscope.analysis.estimates import TERMS
+from probed import Terms, probed_history
 
 ESTIMATES = ("train_accuracy", "val_accuracy", "gap", "train_loss", "val_loss")
+PARTS = ("observed", *TERMS, "batchnorm_training", "batchnorm_validation")
+LAGS = ("lag_mean", "lag_max", "stale_weight")
 
 
 def _rising(batch_size: int, replicate: int, epoch: int, updates: float) -> float:
@@ -32,6 +36,11 @@ def _histories() -> dict[str, pd.DataFrame]:
         "bare": made[["batch_size", "replicate", "epoch", "val_loss"]],
         "all diverged": made.assign(val_loss=np.inf),
         "accuracies": made.drop(columns=["train_loss", "val_loss"]),
+        "probed": probed_history(),
+        "probed once, without lag": probed_history(replicates=1, lag=False),
+        "lag unknown": probed_history().assign(**{f"probe_batchnorm_{name}": np.nan for name in LAGS}),
+        "probed in part": probed_history().drop(columns="probe_train_clean_accuracy"),
+        "no BatchNorm": probed_history(lambda size, replicate, epoch: Terms(generalization=0.1)),
         "lengths": made[(made.epoch <= 4) | (made.batch_size < 64)],
     }
 
@@ -70,6 +79,11 @@ def _documented(page: str) -> dict[str, tuple[str, str]]:
     for name in ESTIMATES:
         for key in ("n", "mean", "sd", "low", "high"):
             found[f"summary[].{name}.{key}"] = found[f"summary[].gap.{key}"]
+    for name in (*PARTS, *LAGS):
+        for key in ("n", "mean", "sd", "low", "high"):
+            found[f"decomposition.rows[].{name}.{key}"] = found[f"summary[].gap.{key}"]
+    # A row stands there only where some trial has all the terms.
+    found |= {f"decomposition.rows[].{name}.mean": ("number", "never") for name in PARTS}
     return found
 
 

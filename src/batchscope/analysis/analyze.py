@@ -7,6 +7,7 @@ import dataclasses
 import pandas as pd
 
 from batchscope.analysis.comparisons import compare_with_smallest, page_trend, replicate_spread
+from batchscope.analysis.decomposition import decompose
 from batchscope.analysis.exchangeability import check_exchangeability
 from batchscope.analysis.facts import study_facts
 from batchscope.analysis.learning_rate import learning_rate_retuned
@@ -52,6 +53,7 @@ def analyze(
     analysis = Analysis(
         facts=study_facts(panel, metric, settings, retuned),
         summary=summarize(panel, settings),
+        decomposition=decompose(panel, settings.confidence),
         comparisons=tuple(
             comparison
             for quantity in quantities

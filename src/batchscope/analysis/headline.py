@@ -6,7 +6,15 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from batchscope.analysis.results import Analysis, Comparison, Estimate, Figure, Sentence, UpdatesShare
+from batchscope.analysis.results import (
+    Analysis,
+    Comparison,
+    Estimate,
+    Figure,
+    Sentence,
+    StudyFacts,
+    UpdatesShare,
+)
 from batchscope.analysis.words import interval, number, percent, quantity_name
 
 __all__ = [
@@ -75,6 +83,8 @@ class _Effect:
 def headline(analysis: Analysis) -> Sentence:
     """Draws the first sentence from the gap, or from the metric where there is no gap.
 
+    Where probes have measured what the gap is made of, it is not called one of generalization.
+
     The harm is how much worse the quantity is at the largest batch size than at the smallest (of
     those with finite figures at the end). The share is that of `headline_share`. Rules, ``gap_`` or
     ``metric_`` in front of each name:
@@ -97,7 +107,13 @@ def headline(analysis: Analysis) -> Sentence:
         epoch = analysis.facts.last_epoch
         text = f"Fewer than two batch sizes have finite figures at epoch {epoch}: they cannot be compared."
         return Sentence("nothing_finite", text, (("epoch", epoch),))
-    return _sentence(effect, headline_share(analysis), analysis.facts.margin, analysis.facts.confidence)
+    if effect.quantity != "gap":
+        subject = "What looks like harm done by larger batches"
+    elif analysis.decomposition.rows:
+        subject = "The growth of the observed gap with batch size"
+    else:
+        subject = "What looks like a generalization gap"
+    return _sentence(effect, subject, headline_share(analysis), analysis.facts)
 
 
 def headline_share(analysis: Analysis) -> UpdatesShare | None:
@@ -178,7 +194,8 @@ def _bounds(
     return float("nan"), float("nan")
 
 
-def _sentence(effect: _Effect, share: UpdatesShare | None, margin: float, confidence: float) -> Sentence:
+def _sentence(effect: _Effect, subject: str, share: UpdatesShare | None, facts: StudyFacts) -> Sentence:
+    margin, confidence = facts.margin, facts.confidence
     prefix = "gap" if effect.quantity == "gap" else "metric"
     # A difference of exactly the margin counts, whatever its last bit.
     if abs(effect.harm) < margin * (1 - 1e-9):
@@ -187,20 +204,20 @@ def _sentence(effect: _Effect, share: UpdatesShare | None, margin: float, confid
         return _shrinks(effect, prefix, confidence)
     if share is None:
         return _grows(effect, prefix, confidence)
-    return _explained(effect, share, prefix, confidence)
+    return _explained(effect, subject, share, prefix, confidence)
 
 
-def _explained(effect: _Effect, share: UpdatesShare, prefix: str, confidence: float) -> Sentence:
-    gap = prefix == "gap"
-    subject = "a generalization gap" if gap else "harm done by larger batches"
+def _explained(
+    effect: _Effect, subject: str, share: UpdatesShare, prefix: str, confidence: float
+) -> Sentence:
     rule, link = share_rule(share), "and"
     if rule == "follows_updates":
         link = "but"
-        opening = f"What looks like {subject} follows the number of updates"
+        opening = f"{subject} follows the number of updates"
     elif rule == "beyond_updates":
-        opening = f"What looks like {subject} is for the most part not explained by the number of updates"
+        opening = f"{subject} is for the most part not explained by the number of updates"
     else:
-        opening = f"What looks like {subject} may follow the number of updates, but these data leave it open"
+        opening = f"{subject} may follow the number of updates, but these data leave it open"
     clause = share_clause(share, confidence)
     figures = (
         ("stage", share.stage),

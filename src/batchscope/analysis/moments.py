@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import stdtrit
 
+from batchscope.analysis.estimates import Estimate
 from batchscope.analysis.panel import Floats
-from batchscope.analysis.results import Estimate
 
 __all__ = ["estimate", "mean_and_sd", "t_half_width", "t_quantile"]
 

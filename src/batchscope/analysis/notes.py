@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from batchscope.analysis.decomposition import without_batchnorm
 from batchscope.analysis.panel import Panel
 from batchscope.analysis.results import Analysis
 from batchscope.analysis.settings import Settings
@@ -29,6 +30,7 @@ def draw_notes(analysis: Analysis, panel: Panel, settings: Settings) -> tuple[Se
         *_missing(analysis),
         *_differing_updates(panel),
         *_replicates_not_compared(analysis),
+        *_decomposition(analysis, panel),
         *_not_computed(analysis),
     )
 
@@ -146,6 +148,21 @@ def _replicates_not_compared(analysis: Analysis) -> list[Sentence]:
             )
             notes.append(Sentence("exchangeability_left_out", text, (("n_trials", check.n_left_out),)))
     return notes
+
+
+def _decomposition(analysis: Analysis, panel: Panel) -> list[Sentence]:
+    reason = analysis.decomposition.reason
+    if reason is not None:
+        return (
+            [Sentence("decomposition_missing", f"{reason[0].upper()}{reason[1:]}.")] if panel.probes else []
+        )
+    if not without_batchnorm(panel):
+        return []
+    text = (
+        "BatchNorm's part of the gap is zero in every trial: the network has no BatchNorm, or its "
+        "averages are those of its training images."
+    )
+    return [Sentence("no_batchnorm_term", text)]
 
 
 def _not_computed(analysis: Analysis) -> list[Sentence]:

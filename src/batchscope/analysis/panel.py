@@ -10,15 +10,16 @@ import numpy.typing as npt
 import pandas as pd
 
 from batchscope.errors import HistoryError
-from batchscope.history import METRICS
+from batchscope.history import METRICS, probe_columns
 
-__all__ = ["COSTS", "Bools", "Floats", "Panel", "StageView", "build_panel", "stage_view"]
+__all__ = ["COSTS", "PROBE", "Bools", "Floats", "Ints", "Panel", "StageView", "build_panel", "stage_view"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 COSTS = ("updates", "examples", "seconds")
+PROBE = "probe_"
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Panel:
         metrics: Name to (B, R, E) float64 for the history's columns of `METRICS`, and ``gap`` where
             both accuracies exist. NaN where nothing was recorded and in every diverged row: once
             the loss is NaN, an accuracy computed beside it means nothing.
+        probes: Name to (B, R, E) float64 for the history's columns that begin with `PROBE`; NaN where
+            nothing was probed and in every diverged row.
         costs: Name to (B, R, E) float64 for the columns of `COSTS`; NaN where nothing was recorded.
         learning_rate: (B, R, E) float64, NaN where nothing was recorded; None without the column.
         trial_names: (batch size, replicate) to the trial's name.
@@ -52,6 +55,7 @@ class Panel:
     recorded: Bools
     diverged: Bools
     metrics: Mapping[str, Floats]
+    probes: Mapping[str, Floats]
     costs: Mapping[str, Floats]
     learning_rate: Floats | None
     trial_names: Mapping[tuple[int, int], str]
@@ -116,6 +120,11 @@ def build_panel(history: pd.DataFrame) -> Panel:
         recorded=recorded,
         diverged=diverged,
         metrics=metrics,
+        probes={
+            name: np.where(diverged, np.nan, filled(name))
+            for name in probe_columns(history)
+            if name.startswith(PROBE)
+        },
         costs={name: filled(name) for name in COSTS if name in history.columns},
         learning_rate=filled("learning_rate") if "learning_rate" in history.columns else None,
         trial_names=_trial_names(history),
@@ -193,8 +202,9 @@ def _check_one_trial_per_cell(history: pd.DataFrame) -> None:
 
 
 def _check_accuracies(history: pd.DataFrame) -> None:
-    for name in ("train_accuracy", "val_accuracy"):
-        if name not in history.columns:
+    probed = [name for name in probe_columns(history) if name.startswith(PROBE)]
+    for name in ("train_accuracy", "val_accuracy", *probed):
+        if name not in history.columns or not name.endswith("_accuracy"):
             continue
         values = history[name].to_numpy(dtype=np.float64)
         wrong = np.isfinite(values) & ((values < 0) | (values > 1))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from batchscope.analysis.estimates import Decomposition, DecompositionRow, Estimate, SummaryRow
 from batchscope.analysis.facts import StageSpan, StudyFacts
 from batchscope.analysis.words import Figure, Sentence
 
@@ -16,6 +17,8 @@ __all__ = [
     "Analysis",
     "Choice",
     "Comparison",
+    "Decomposition",
+    "DecompositionRow",
     "Estimate",
     "Exchangeability",
     "Figure",
@@ -30,57 +33,6 @@ __all__ = [
     "Trend",
     "UpdatesShare",
 ]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Mean over replicates with Student's t-interval.
-
-    Attributes:
-        n: Number of finite values that the figures rest on.
-        mean: NaN where n is 0.
-        sd: Standard deviation between replicates (n - 1 in the denominator); NaN below n = 2.
-        low: Lower end of the interval of the mean; NaN below n = 2, as is its upper end.
-        high: Upper end.
-    """
-
-    n: int
-    mean: float
-    sd: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class SummaryRow:
-    """One batch size at one epoch; n_trials = n_diverged + n_missing + those with finite figures.
-
-    Attributes:
-        epoch: Counted on through the stages.
-        stage: That the epoch belongs to; None where no trial of the batch size reaches it.
-        batch_size: Examples per update.
-        n_trials: Trials of this batch size in the history.
-        n_diverged: Trials with a NaN or infinite loss or accuracy at this epoch, or that ended with
-            one before it; they are left out of the estimates.
-        n_missing: Trials that ended before this epoch without having diverged.
-        train_accuracy: None where the history has no such column; likewise below.
-        val_accuracy: At the epoch's end.
-        gap: The observed gap, train_accuracy - val_accuracy, differenced within each trial.
-        train_loss: As the training loop reports it.
-        val_loss: At the epoch's end.
-    """
-
-    epoch: int
-    stage: str | None
-    batch_size: int
-    n_trials: int
-    n_diverged: int
-    n_missing: int
-    train_accuracy: Estimate | None
-    val_accuracy: Estimate | None
-    gap: Estimate | None
-    train_loss: Estimate | None
-    val_loss: Estimate | None
 
 
 @dataclass(frozen=True)
@@ -333,6 +285,7 @@ class Analysis:
     Attributes:
         facts: What was analysed, and with which settings.
         summary: By epoch, then batch size.
+        decomposition: What the observed gap is made of, where the history has probes.
         comparisons: By quantity (the metric, then the gap), then batch size.
         trend: The metric's, then the gap's where there is one.
         updates_share: One per stage, in the order of training.
@@ -346,6 +299,7 @@ class Analysis:
 
     facts: StudyFacts
     summary: tuple[SummaryRow, ...]
+    decomposition: Decomposition
     comparisons: tuple[Comparison, ...]
     trend: tuple[Trend, ...]
     updates_share: tuple[UpdatesShare, ...]

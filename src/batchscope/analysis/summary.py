@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from batchscope.analysis.estimates import Estimate, SummaryRow
 from batchscope.analysis.moments import estimate
 from batchscope.analysis.panel import Panel
-from batchscope.analysis.results import Estimate, SummaryRow
 from batchscope.analysis.settings import Settings
 from batchscope.errors import HistoryError
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from batchscope.analysis.gap_finding import decomposition_sentence, gap_finding
 from batchscope.analysis.headline import headline, headline_share, share_clause
 from batchscope.analysis.moments import t_quantile
 from batchscope.analysis.results import (
@@ -41,7 +42,9 @@ _MORE_REPLICATES = 10
 def draw_verdict(analysis: Analysis) -> tuple[Sentence, ...]:
     """Sentences in order of importance, each drawn by a rule from the analysis' figures.
 
-    First `batchscope.analysis.headline.headline`; then what to do (`recommended`, `cannot_tell`);
+    First `batchscope.analysis.headline.headline`, and what the gap is made of where probes tell
+    (`batchscope.analysis.gap_finding`), ahead of it where that is for the most part not
+    generalization; then what to do (`recommended`, `cannot_tell`);
     what puts the data in doubt (`diverged`, `replicates_flagged`); what holds up statistically
     (`comparison_*`, `trend_*`); the other stages (`stage_share`); how replicates scatter
     (`spread_*`, `replicates_alike`); and how far to trust it (`few_replicates`,
@@ -51,7 +54,7 @@ def draw_verdict(analysis: Analysis) -> tuple[Sentence, ...]:
         analysis: With everything but the verdict.
     """
     rules: tuple[Callable[[Analysis], list[Sentence]], ...] = (
-        lambda known: [headline(known)],
+        _opening,
         _recommendation,
         _diverged,
         _flagged,
@@ -64,6 +67,14 @@ def draw_verdict(analysis: Analysis) -> tuple[Sentence, ...]:
         _learning_rate,
     )
     return tuple(sentence for rule in rules for sentence in rule(analysis))
+
+
+def _opening(analysis: Analysis) -> list[Sentence]:
+    finding = gap_finding(analysis.decomposition, analysis.facts.margin)
+    if finding is None:
+        return [headline(analysis)]
+    told = decomposition_sentence(finding, analysis.facts)
+    return [told, headline(analysis)] if finding.measured_away else [headline(analysis), told]
 
 
 def _recommendation(analysis: Analysis) -> list[Sentence]:

@@ -1,0 +1,147 @@
+"""Part seven: what the observed gap is made of, where probes measured it.
+
+Each probe changes one thing of the measurement, from the reported training accuracy to the
+validation accuracy, so that the differences of neighbours add up to the observed gap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from batchscope.analysis.estimates import Decomposition, DecompositionRow, Estimate
+from batchscope.analysis.moments import estimate
+from batchscope.analysis.panel import PROBE, Bools, Floats, Ints, Panel
+from batchscope.analysis.words import listed
+
+__all__ = ["ACCURACIES", "decompose", "gap_terms", "without_batchnorm"]
+
+ACCURACIES = (
+    "train_accuracy",
+    "probe_train_augmented_accuracy",
+    "probe_train_clean_accuracy",
+    "probe_train_recalibrated_accuracy",
+    "probe_val_recalibrated_accuracy",
+    "val_accuracy",
+)
+"""The columns that the decomposition needs, in the order in which the measurement changes."""
+_LAGS = {
+    "lag_mean": "probe_batchnorm_lag_mean",
+    "lag_max": "probe_batchnorm_lag_max",
+    "stale_weight": "probe_batchnorm_stale_weight",
+}
+# Accuracies are averaged in float32, whose last bits are no BatchNorm statistics.
+_SMALLEST_TERM = 1e-6
+
+
+def gap_terms(accuracies: Mapping[str, Floats]) -> dict[str, Floats]:
+    """Takes the observed gap of each trial apart.
+
+    observed = averaging + augmentation + batchnorm + generalization, an identity up to rounding:
+    every accuracy between the first and the last is added once and subtracted once.
+
+    Args:
+        accuracies: The columns of `ACCURACIES`, float64 arrays of one shape.
+
+    Returns:
+        ``observed``, the four terms, and the halves of the third, ``batchnorm_training`` and
+        ``batchnorm_validation``, in that shape.
+    """
+    reported, augmented, clean, recalibrated, val_recalibrated, validated = (
+        accuracies[name] for name in ACCURACIES
+    )
+    training, validation = clean - recalibrated, val_recalibrated - validated
+    return {
+        "observed": reported - validated,
+        "averaging": reported - augmented,
+        "augmentation": augmented - clean,
+        "batchnorm": training + validation,
+        "batchnorm_training": training,
+        "batchnorm_validation": validation,
+        "generalization": recalibrated - val_recalibrated,
+    }
+
+
+def decompose(panel: Panel, confidence: float) -> Decomposition:
+    """Means and t-intervals over replicates of the terms, at every probed epoch.
+
+    A trial counts at an epoch where it has finite figures in all of `ACCURACIES`. What stands for
+    the end of a stage is, for each batch size apart, the last probed epoch of the stage that the
+    most of its trials reached or had diverged by. Stages may end at different epochs, since a
+    budget may be in updates; while a run goes on, so do those of batch sizes that lag behind.
+
+    Args:
+        panel: The whole history.
+        confidence: Coverage of the intervals.
+    """
+    columns = {**panel.metrics, **panel.probes}
+    missing = [name for name in ACCURACIES if name not in columns]
+    if missing:
+        probed = any(name.startswith(PROBE) for name in ACCURACIES if name in columns)
+        what = f"the column {listed(missing)}" if probed else "probe columns"
+        return Decomposition((), f"the decomposition of the gap needs {what}, which this history lacks")
+    terms = gap_terms({name: columns[name] for name in ACCURACIES})
+    complete = np.logical_and.reduce([np.isfinite(columns[name]) for name in ACCURACIES])
+    if not complete.any():
+        reason = "no trial has finite figures in all of the columns that the decomposition of the gap needs"
+        return Decomposition((), reason)
+    ends = _stage_ends(panel, complete)
+    rows = tuple(
+        _row(panel, terms, complete, (int(row), int(column)), confidence, ends)
+        for column, row in np.argwhere(complete.any(axis=1).T)
+    )
+    return Decomposition(rows, None)
+
+
+def without_batchnorm(panel: Panel) -> bool:
+    """Whether probes found nothing that BatchNorm statistics change, in any trial at any epoch."""
+    columns = {**panel.metrics, **panel.probes}
+    if any(name not in columns for name in ACCURACIES):
+        return False
+    terms = gap_terms({name: columns[name] for name in ACCURACIES})
+    halves = np.stack([terms["batchnorm_training"], terms["batchnorm_validation"]])
+    known = halves[np.isfinite(halves)]
+    return known.size > 0 and bool((np.abs(known) <= _SMALLEST_TERM).all())
+
+
+def _row(
+    panel: Panel,
+    terms: Mapping[str, Floats],
+    complete: Bools,
+    where: tuple[int, int],
+    confidence: float,
+    ends: Ints,
+) -> DecompositionRow:
+    row, column = where
+    trials = complete[row, :, column]
+    stage = int(panel.stage_index[row, trials, column].max())
+    found = {name: estimate(values[row, trials, column], confidence) for name, values in terms.items()}
+
+    def lag(name: str) -> Estimate | None:
+        values = panel.probes.get(_LAGS[name])
+        return None if values is None else estimate(values[row, trials, column], confidence)
+
+    return DecompositionRow(
+        epoch=int(panel.epochs[column]),
+        stage=panel.stages[stage],
+        batch_size=int(panel.batch_sizes[row]),
+        ends_stage=bool(ends[stage, row] == column),
+        **found,
+        lag_mean=lag("lag_mean"),
+        lag_max=lag("lag_max"),
+        stale_weight=lag("stale_weight"),
+    )
+
+
+def _stage_ends(panel: Panel, complete: Bools) -> Ints:
+    """Column of each stage's end at each batch size, (stages, B); -1 where it was not probed."""
+    ends = np.full((len(panel.stages), len(panel.batch_sizes)), -1, dtype=np.int64)
+    reached = (complete | panel.diverged).sum(axis=1)
+    for stage in range(len(panel.stages)):
+        probed = (complete & (panel.stage_index == stage)).any(axis=1)
+        count = np.where(probed, reached, 0)
+        most = probed & (count == count.max(axis=1, keepdims=True))
+        last = most.shape[1] - 1 - most[:, ::-1].argmax(axis=1)
+        ends[stage] = np.where(probed.any(axis=1), last, -1)
+    return ends
