@@ -1,0 +1,185 @@
+"""The Python API: the public names, how a study is resolved, and how a run is opened."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import batchscope
+from batchscope import api
+from batchscope.errors import HistoryError, RunFolderError, StudyError
+from batchscope.records import TrialState
+from batchscope.running import local
+from batchscope.running.folder import RunFolder
+from batchscope.studies import study_text
+from run_samples import FIRST, STUB, record, small_study
+
+pytestmark = pytest.mark.xdist_group("stubs")
+
+MINE = """
+name = "mine"
+batch_sizes = [8, 16]
+replicates = 1
+[data]
+source = "{source}"
+[model]
+backbone = "MobileNet"
+weights = "{weights}"
+image_size = 32
+[[stages]]
+name = "one"
+trainable = "head"
+learning_rate = 0.001
+epochs = 2
+"""
+
+
+def study_file(folder: Path, source: str = "synthetic-cactus", weights: str = "none") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "mine.toml"
+    path.write_text(MINE.format(source=source, weights=weights), encoding="utf-8")
+    return path
+
+
+def test_the_public_names_are_chosen():
+    assert batchscope.__all__ == [
+        "BatchscopeError",
+        "DataError",
+        "HistoryError",
+        "ReportError",
+        "Run",
+        "RunFolderError",
+        "Study",
+        "StudyError",
+        "TrainingError",
+        "WeightsError",
+        "load",
+        "run",
+    ]
+    for name in batchscope.__all__:
+        assert getattr(batchscope, name).__name__ == name
+    assert dir(batchscope) == sorted([*batchscope.__all__, "__version__"])
+    with pytest.raises(AttributeError, match="module 'batchscope' has no attribute 'train'"):
+        _ = batchscope.train
+
+
+def test_importing_is_silent_and_light():
+    heavy = "pandas keras tensorflow numpy pydantic sklearn altair rich"
+    code = f"import sys, batchscope; print([name for name in '{heavy}'.split() if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
+
+
+def test_shortcuts_and_changes_are_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    given: list[batchscope.Study] = []
+    monkeypatch.setattr("batchscope.running.run.run_study", lambda study, *_: given.append(study))
+    monkeypatch.setattr(api.Run, "history", property(lambda _: __import__("pandas").DataFrame()))
+    run = batchscope.run(
+        "aerial-cactus",
+        data=Path("images"),
+        weights="none",
+        batch_sizes=(16, 64),
+        replicates=2,
+        limit=2500,
+        changes={"stages.fine_tuning.epochs": 2, "replicates": 5},
+    )
+    [study] = given
+    assert run.path == Path("runs/aerial-cactus")
+    assert (study.data.source, study.data.limit, study.model.weights) == ("images", 2500, "none")
+    assert (study.batch_sizes, study.replicates) == ([16, 64], 5)
+    assert [stage.epochs for stage in study.stages] == [10, 2]
+
+
+def test_nothing_given_leaves_a_study_as_it_is():
+    study = small_study()
+    assert api.resolve(study, []) == study
+    assert api.resolve("demo", []).replicates == 3
+
+
+def test_a_study_object_is_changed_like_a_file():
+    changed = api.resolve(small_study(), [("stages.one.epochs", 5), ("data.limit", 40)])
+    assert (changed.stages[0].epochs, changed.data.limit) == (5, 40)
+    with pytest.raises(StudyError, match=r"tiny: 1 problem\n  replicates: must be greater"):
+        api.resolve(small_study(), [("replicates", 0)])
+
+
+def test_a_study_without_data_says_where_to_get_some():
+    with pytest.raises(StudyError) as caught:
+        api.resolve("aerial-cactus", [])
+    text = str(caught.value)
+    assert text.startswith("aerial-cactus: 1 problem\n  data.source: is required: give --data a folder")
+    assert "'batchscope data aerial-cactus --to DIR' fetches the competition" in text
+
+
+def test_paths_in_a_study_file_start_from_its_folder(tmp_path: Path):
+    path = study_file(tmp_path / "deep", source="../images", weights="net.h5")
+    study = api.resolve(path, [])
+    assert study.data.source == str(tmp_path / "deep" / "../images")
+    assert study.model.weights == str(tmp_path / "deep" / "net.h5")
+
+
+def test_paths_given_by_hand_start_from_where_one_stands(tmp_path: Path):
+    path = study_file(tmp_path / "deep", source="../images")
+    study = api.resolve(path, [("data.source", "elsewhere"), ("model.weights", "other.h5")])
+    assert (study.data.source, study.model.weights) == ("elsewhere", "other.h5")
+
+
+@pytest.mark.parametrize(("source", "weights"), [("/images", "/net.h5"), ("synthetic-cactus", "imagenet")])
+def test_absolute_paths_and_names_stay(tmp_path: Path, source: str, weights: str):
+    study = api.resolve(study_file(tmp_path, source, weights), [])
+    assert (study.data.source, study.model.weights) == (source, weights)
+
+
+def test_a_run_is_opened_by_its_folder(tmp_path: Path):
+    place = RunFolder(tmp_path / "run")
+    with place.claim(small_study()) as store:
+        store.plan([FIRST])
+        store.add(FIRST, record(1))
+        store.set_state(FIRST, TrialState.RUNNING)
+        run = batchscope.load(str(tmp_path / "run"))
+        assert run.study == small_study()
+        assert run.history["val_accuracy"].tolist() == [0.6]
+        assert [(s.trial, s.state, s.epochs) for s in run.trials] == [(FIRST, TrialState.RUNNING, 1)]
+        store.add(FIRST, record(2))
+        assert len(run.history) == 2
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path):
+    with pytest.raises(RunFolderError, match="holds no run"):
+        batchscope.load(tmp_path)
+    (tmp_path / "study.toml").write_text(study_text("demo"), encoding="utf-8")
+    with pytest.raises(RunFolderError, match=r"there is no results\.sqlite"):
+        batchscope.load(tmp_path)
+
+
+def test_a_run_without_a_record_has_nothing_to_analyze_or_report(tmp_path: Path):
+    with RunFolder(tmp_path / "run").claim(small_study()):
+        pass
+    run = batchscope.load(tmp_path / "run")
+    assert run.history.empty
+    for act in (run.analyze, run.write_report):
+        with pytest.raises(HistoryError, match="at least one row"):
+            act()
+    assert not (tmp_path / "run" / "report").exists()
+
+
+def test_a_run_without_a_record_ends_without_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    script = "import sys; sys.stdin.buffer.read(1); sys.exit(1)"
+    monkeypatch.setattr(local, "_COMMAND", (sys.executable, "-c", script))
+    with pytest.raises(batchscope.TrainingError, match="could not be set up"):
+        batchscope.run(small_study(), out=tmp_path / "run")
+    assert not (tmp_path / "run" / "report").exists()
+
+
+def test_trials_that_failed_are_among_the_runs_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(local, "_COMMAND", (sys.executable, str(STUB), "be killed", "b16-r1"))
+    run = batchscope.run(small_study(), out=tmp_path / "run")
+    assert [status.state for status in run.trials] == [TrialState.COMPLETE, TrialState.FAILED]
+    assert run.analyze().facts.batch_sizes == (8, 16)
+    page = (tmp_path / "run" / "report" / "report.html").read_text(encoding="utf-8")
+    assert "1 of 2 trials failed; the same command tries them again: b16-r1." in page

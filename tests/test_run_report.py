@@ -1,0 +1,172 @@
+"""A run's page: what must be known first, where the figures come from, and what may go wrong."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from batchscope.analysis import Settings, analyze, to_json
+from batchscope.errors import HistoryError, ReportError, RunFolderError
+from batchscope.history import encode_history
+from batchscope.loading import parse_study, read_toml
+from batchscope.records import TrialState
+from batchscope.report.content import PageContent
+from batchscope.run_report import content_of, page_content, write_run_report
+from batchscope.running.folder import RunFolder
+from batchscope.running.store import DataSummary, SampleImage, Store
+from run_samples import FIRST, SECOND, record, small_study
+
+STUDY = small_study(description="  Why.\n")
+SUMMARY = DataSummary(
+    source="there",
+    fingerprint="f00d",
+    classes=("cat", "dog"),
+    training=(3, 9),
+    validation=(1, 2),
+    skipped=(("a.jpg", "must not be empty"),),
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A run with one whole trial and another not begun."""
+    with RunFolder(tmp_path / "run").claim(STUDY) as store:
+        store.plan([FIRST, SECOND])
+        for epoch in (1, 2):
+            store.add(FIRST, record(epoch))
+        store.set_state(FIRST, TrialState.COMPLETE)
+    return tmp_path / "run"
+
+
+def content(folder: Path) -> PageContent:
+    with Store(folder / "results.sqlite") as store:
+        history = store.history(STUDY.name)
+        return page_content(STUDY, store, history, analyze(history))
+
+
+def open_store(folder: Path) -> Store:
+    return Store(folder / "results.sqlite")
+
+
+@pytest.mark.parametrize(
+    ("state", "notice"),
+    [
+        (TrialState.WAITING, "1 of 2 trials have not begun: b16-r1."),
+        (TrialState.RUNNING, "1 of 2 trials are not finished; the figures are those so far: b16-r1."),
+        (TrialState.FAILED, "1 of 2 trials failed; the same command tries them again: b16-r1."),
+        (TrialState.DIVERGED, "1 of 2 trials diverged: their loss became infinite or undefined: b16-r1."),
+    ],
+)
+def test_trials_that_did_not_complete_are_told_first(folder: Path, state: TrialState, notice: str):
+    with open_store(folder) as store:
+        store.set_state(SECOND, state)
+    assert content(folder).notices == (notice,)
+
+
+def test_a_complete_run_needs_no_notice(folder: Path):
+    with open_store(folder) as store:
+        store.set_state(SECOND, TrialState.COMPLETE)
+    assert content(folder).notices == ()
+
+
+def test_the_study_stands_on_the_page_as_it_was_resolved(folder: Path):
+    made = content(folder)
+    assert (made.title, made.description) == ("tiny", "Why.")
+    assert parse_study(read_toml(str(made.study_toml), "page"), "page") == STUDY
+
+
+def test_without_a_session_or_images_nothing_is_made_up(folder: Path):
+    made = content(folder)
+    assert made.provenance is None
+    assert made.data is None
+
+
+def test_provenance_spans_all_sessions_and_tells_every_version(folder: Path):
+    with open_store(folder) as store:
+        first = store.start_session(
+            "2026-01-01T00:00:00+00:00", {"command": "batchscope run x", "cores": "2"}
+        )
+        store.update_session(first, {"keras": "3.11"})
+        second = store.start_session("2026-01-02T00:00:00+00:00", {"command": "other", "cores": "2"})
+        store.update_session(second, {"keras": "3.12"}, ended="2026-01-02T01:00:00+00:00")
+        store.keep_data(SUMMARY, [])
+    made = content(folder).provenance
+    assert made is not None
+    assert made.command == "batchscope run x"
+    assert dict(made.rows) == {
+        "started": "2026-01-01T00:00:00+00:00",
+        "ended": "2026-01-02T01:00:00+00:00",
+        "sessions": "2",
+        "seed": "7, replicates 1 to 1",
+        "split seed": "2019",
+        "weights": "none",
+        "images": "there",
+        "fingerprint of images and labels": "f00d",
+        "cores": "2",
+        "keras": "3.11, then 3.12",
+    }
+
+
+def test_a_session_that_was_cut_off_has_no_end(folder: Path):
+    with open_store(folder) as store:
+        store.start_session("2026-01-01T00:00:00+00:00", {})
+    made = content(folder).provenance
+    assert made is not None
+    assert dict(made.rows)["ended"] == "not yet"
+
+
+def test_the_sample_images_come_back_as_they_were(folder: Path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+    samples = []
+    for image, name, label in zip(images, ("x", "y"), ("dog", "cat"), strict=True):
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "PNG")
+        samples.append(SampleImage(name, label, buffer.getvalue()))
+    with open_store(folder) as store:
+        store.keep_data(SUMMARY, samples)
+    data = content(folder).data
+    assert data is not None
+    np.testing.assert_array_equal(data.images, images)
+    assert (data.ids, data.labels, data.classes) == (("x", "y"), (1, 0), ("cat", "dog"))
+    assert (data.training_counts, data.validation_counts) == ((3, 9), (1, 2))
+    assert data.skipped == (("a.jpg", "must not be empty"),)
+
+
+def test_a_source_is_a_folder_a_file_or_the_published_history(folder: Path, tmp_path: Path):
+    with open_store(folder) as store:
+        (tmp_path / "mine.csv").write_bytes(encode_history(store.history("tiny"), ".csv"))
+    of_run, of_file = content_of(str(folder), Settings()), content_of(str(tmp_path / "mine.csv"), Settings())
+    assert (of_run.title, of_file.title) == ("tiny", "mine")
+    assert to_json(of_run.analysis) == to_json(of_file.analysis)
+    assert (of_file.study_toml, of_file.notices) == (None, ())
+    published = content_of("published", Settings(margin=0.02))
+    assert (published.title, published.analysis.facts.margin) == ("published", 0.02)
+    assert len(published.history) == 240
+
+
+def test_a_folder_that_holds_no_run_is_refused(tmp_path: Path):
+    with pytest.raises(RunFolderError, match="holds no run"):
+        content_of(str(tmp_path), Settings())
+
+
+def test_a_run_with_nothing_stored_is_refused(tmp_path: Path):
+    with RunFolder(tmp_path / "run").claim(STUDY) as store:
+        with pytest.raises(HistoryError, match="at least one row"):
+            write_run_report(STUDY, store, tmp_path / "report")
+        with pytest.raises(HistoryError, match="at least one row"):
+            content_of(str(tmp_path / "run"), Settings())
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_report_that_cannot_be_written_is_refused(folder: Path):
+    (folder / "report").touch()
+    with (
+        open_store(folder) as store,
+        pytest.raises(ReportError, match=r"report/history\.csv must be writable"),
+    ):
+        write_run_report(STUDY, store, folder / "report")
