@@ -21,7 +21,7 @@ demo: install  ## Run a small study from start to page, in minutes
 	$(BIN)/batchscope run demo --out runs/demo
 
 test: install  ## Run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: install  ## Check style, types and layers
 	$(BIN)/ruff check

@@ -17,8 +17,6 @@ from batchscope.running.folder import RunFolder
 from batchscope.studies import study_text
 from run_samples import FIRST, STUB, record, small_study
 
-pytestmark = pytest.mark.xdist_group("stubs")
-
 MINE = """
 name = "mine"
 batch_sizes = [8, 16]

@@ -25,7 +25,6 @@ from batchscope.running.store import Store
 from batchscope.studies import study_text
 from run_samples import FIRST, SECOND, STUB, logged_pids, record, small_study
 
-pytestmark = pytest.mark.xdist_group("stubs")
 NO_TRACE = "Traceback"
 
 
@@ -129,7 +128,7 @@ def test_every_command_has_help(command: Command):
         (["run", "aerial-cactus"], "data.source: is required: give --data a folder in the layout of"),
         (
             ["run", "demo", "--set", "seed"],
-            "Error: --set: 1 problem\n  the file: must have the form KEY=VALUE",
+            "Error: --set: 1 problem\n  'seed': must have the form KEY=VALUE",
         ),
         (["run", "demo", "--set", "sed=3"], "sed: unknown key; did you mean seed? (got 3)"),
         (["run", "demo", "--set", "stages.tuning.epochs=3"], "must name one of the stages"),

@@ -65,7 +65,7 @@ def parse_change(text: str) -> tuple[str, Any]:
     """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise StudyError("--set", [Problem("", "must have the form KEY=VALUE", repr(text))])
+        raise StudyError("--set", [Problem(repr(text), "must have the form KEY=VALUE")])
     try:
         parsed = tomllib.loads(f"value = {value}")
     except tomllib.TOMLDecodeError:

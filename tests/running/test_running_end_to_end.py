@@ -21,7 +21,7 @@ from batchscope.running.folder import RunFolder
 from batchscope.running.run import run_study
 from run_samples import FIRST, SECOND, Events, children, small_study
 
-pytestmark = [pytest.mark.keras, pytest.mark.xdist_group("end_to_end")]
+pytestmark = pytest.mark.keras
 STUDY = small_study(replicates=2)
 TRIALS = ["b8-r1", "b16-r1", "b8-r2", "b16-r2"]
 

@@ -15,7 +15,6 @@ from batchscope.running import local
 from batchscope.running.local import Job, execute
 from run_samples import FIRST, SECOND, STUB, Events, children, logged_pids, small_study
 
-pytestmark = pytest.mark.xdist_group("stubs")
 THIRD = Trial(batch_size=8, replicate=2)
 
 

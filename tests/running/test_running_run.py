@@ -19,7 +19,6 @@ from batchscope.running.run import run_study
 from batchscope.running.store import Store
 from run_samples import STUB, Events, small_study
 
-pytestmark = pytest.mark.xdist_group("stubs")
 Stub = Callable[..., None]
 
 

@@ -16,7 +16,6 @@ from batchscope.errors import Problem, StudyError, TrainingError
 from batchscope.running.messages import EpochDone, Fatal, SetUp, Stored, receive, send
 from run_samples import record, small_study
 
-pytestmark = pytest.mark.xdist_group("stubs")
 Worker = subprocess.Popen[bytes]
 
 

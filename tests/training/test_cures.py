@@ -12,7 +12,7 @@ from batchscope.training.streams import Purpose, generator
 from batchscope.training.trial import Trainer
 from tiny import stage, tiny_data, tiny_study
 
-pytestmark = [pytest.mark.keras, pytest.mark.xdist_group("cures")]
+pytestmark = pytest.mark.keras
 
 
 def trained(

@@ -18,7 +18,7 @@ from batchscope.training.network import (
 )
 from tiny import stage
 
-pytestmark = [pytest.mark.keras, pytest.mark.xdist_group("network")]
+pytestmark = pytest.mark.keras
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from batchscope.training.stage_program import StageProgram, compile_stage, value
 from batchscope.training.trial import Trainer
 from tiny import TAIL, TRAINING, stage, tiny_data, tiny_study
 
-pytestmark = [pytest.mark.keras, pytest.mark.xdist_group("probes")]
+pytestmark = pytest.mark.keras
 SIZE, ROWS, VALIDATION = 32, 48, 30
 
 
@@ -32,7 +32,7 @@ def network(*, batchnorm: bool = True) -> Network:
     backbone = keras.Model(inputs, keras.layers.ReLU()(x), name="small")
     head = keras.layers.Dense(1, activation="sigmoid")
     head.build((None, 8))
-    return Network(backbone, head)
+    return Network(backbone, head, {"norm": 0.9} if batchnorm else {})
 
 
 @pytest.fixture(scope="module")

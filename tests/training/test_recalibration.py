@@ -18,7 +18,7 @@ from batchscope.training.recalibration import (
     use_moments,
 )
 
-pytestmark = [pytest.mark.keras, pytest.mark.xdist_group("probes")]
+pytestmark = pytest.mark.keras
 COUNT = 45
 
 

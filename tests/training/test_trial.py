@@ -20,7 +20,7 @@ from batchscope.training.streams import Purpose, generator
 from batchscope.training.trial import Trainer
 from tiny import TAIL, TRAINING, stage, tiny_data, tiny_study
 
-pytestmark = [pytest.mark.keras, pytest.mark.xdist_group("trial")]
+pytestmark = pytest.mark.keras
 VALIDATION = 16
 AUGMENTED = {"rotation": 15, "zoom": [0.9, 1.25], "horizontal_flip": True}
 
@@ -40,7 +40,10 @@ def finished(trainer: Trainer) -> list[EpochRecord]:
 
 
 def without_time(records: Sequence[EpochRecord]) -> list[EpochRecord]:
-    return [replace(record, seconds=0.0) for record in records]
+    return [
+        replace(record, seconds=0.0, probes={**record.probes, "probe_seconds": 0.0} if record.probes else {})
+        for record in records
+    ]
 
 
 class PlainModel(keras.Model):
@@ -180,14 +183,19 @@ def test_a_record_lost_after_its_checkpoint_is_given_again(
     assert without_time(after) == without_time(finished[1:])
 
 
-def test_a_trial_whose_checkpoint_is_gone_or_old_starts_anew(
-    trainer: Trainer, finished: list[EpochRecord], tmp_path: Path
+@pytest.mark.parametrize("state", ["gone", "older", "newer"])
+def test_a_trial_whose_checkpoint_does_not_follow_what_is_stored_starts_anew(
+    trainer: Trainer, finished: list[EpochRecord], tmp_path: Path, state: str
 ):
     path, trial = tmp_path / "c.npz", Trial(batch_size=8, replicate=1)
-    next(trainer.run(trial, path))
-    assert without_time(list(trainer.run(trial, path, stored_epochs=3))) == without_time(finished)
-    path.unlink()
-    assert without_time(list(trainer.run(trial, path, stored_epochs=3))) == without_time(finished)
+    stored = {"gone": 3, "older": 3, "newer": 0}[state]
+    run = trainer.run(trial, path)
+    for _ in range(2 if state == "newer" else 1):
+        next(run)
+    if state == "gone":
+        path.unlink()
+    assert next(trainer.run(trial, path, stored_epochs=stored)).epoch == 1
+    assert without_time([next(trainer.run(trial, path, stored_epochs=stored))]) == without_time(finished[:1])
 
 
 def test_a_finished_trial_gives_nothing_more(trainer: Trainer, tmp_path: Path):

@@ -71,8 +71,8 @@ class Trainer:
         """Trains a trial and gives the record of each epoch as it ends.
 
         Before a record is given, the state behind it is saved to `checkpoint`. A trial goes on
-        from there when the state is no older than what is stored; otherwise it starts anew and
-        gives its records again, with the same figures.
+        from there when the state belongs to what is stored; otherwise it starts anew and gives
+        its records again, with the same figures.
 
         Args:
             trial: Batch size and replicate.
@@ -84,7 +84,7 @@ class Trainer:
             Records, in order of epochs. After one whose loss is not finite no more follow.
         """
         saved = None if checkpoint is None else load_checkpoint(checkpoint)
-        if saved is not None and (saved.trial != trial.name or saved.record.epoch < stored_epochs):
+        if saved is not None and not _follows(saved, trial, stored_epochs):
             saved = None
         if saved is None:
             assign(self._variables, self._initial_weights(trial.replicate))
@@ -277,6 +277,14 @@ _START = EpochRecord(
     val_loss=0.0,
     val_accuracy=0.0,
 )
+
+
+def _follows(saved: Checkpoint, trial: Trial, stored_epochs: int) -> bool:
+    """Whether a checkpoint is of the last stored epoch or of the one behind it, whose record it holds.
+
+    Older ones miss epochs; newer ones would leave a hole in the history.
+    """
+    return saved.trial == trial.name and saved.record.epoch - stored_epochs in (0, 1)
 
 
 def _finite(record: EpochRecord) -> bool:
