@@ -12,9 +12,12 @@ import pytest
 from pages import HOSTILE, hostile, kind
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from batchscope.analysis import Analysis
+from batchscope.analysis import Analysis, Settings, analyze
+from batchscope.report.content import PageContent
 from batchscope.report.figures import all_figures
 from batchscope.report.page import write_page
+from batchscope.report.theme import DARK, LIGHT
+from probed import probed_history
 
 CHROMIUM = Path("/usr/bin/chromium")
 REQUIRED = os.environ.get("BATCHSCOPE_REQUIRE_BROWSER") == "1"
@@ -172,6 +175,25 @@ def test_colours_follow_the_scheme_and_print_is_light(
     opened.page.emulate_media(media="print")
     assert opened.page.evaluate(stroke) == "rgb(31, 22, 118)"
     assert opened.page.evaluate(background) == "rgb(255, 255, 255)"
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1200, "dark"), (400, "light")])
+def test_what_the_gap_is_made_of_is_drawn_on_any_ground_and_width(
+    browser: Browser, tmp_path: Path, width: int, scheme: str
+) -> None:
+    history = probed_history()
+    path = tmp_path / "probed.html"
+    write_page(PageContent("probed", history, analyze(history, Settings(resamples=100))), path)
+    opened = Opened(browser, path, width, scheme)
+    ground = DARK if scheme == "dark" else LIGHT
+    bars = opened.page.locator("#figure-gap-terms svg g.mark-rect.role-mark path")
+    assert bars.count() == 2 * 4 * 4
+    fills = set(bars.evaluate_all("bars => bars.map(bar => getComputedStyle(bar).fill)"))
+    expected = {tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5)) for colour in ground.terms}
+    assert fills == {f"rgb({red}, {green}, {blue})" for red, green, blue in expected}
+    overflow = "boxes => boxes.map(b => b.scrollWidth - b.clientWidth)"
+    assert set(opened.page.locator(".chart").evaluate_all(overflow)) == {0}
+    assert opened.complaints == []
 
 
 def test_hostile_names_do_nothing(browser: Browser, published: pd.DataFrame, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import colorsys
 import itertools
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 from batchscope.report.theme import DARK, LIGHT, Ground, batch_size_colours, chart_config
@@ -68,3 +70,59 @@ def test_no_text_is_smaller_than_twelve_pixels() -> None:
     found = sizes(chart_config(("#000000",), LIGHT))
     assert len(found) >= 6
     assert min(found) >= 12
+
+
+# Simulation of complete dichromacy in linear sRGB: Machado, Oliveira and Fernandes (2009), A
+# physiologically-based model for simulation of color vision deficiency, table of severity 1.
+VISION = {
+    "usual": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+    "protan": (
+        (0.152286, 1.052583, -0.204868),
+        (0.114503, 0.786281, 0.099216),
+        (-0.003882, -0.048116, 1.051998),
+    ),
+    "deutan": (
+        (0.367322, 0.860646, -0.227968),
+        (0.280085, 0.672501, 0.047413),
+        (-0.011820, 0.042940, 0.968881),
+    ),
+    "tritan": (
+        (1.255528, -0.076749, -0.178779),
+        (-0.078411, 0.930809, 0.147602),
+        (0.004733, 0.691367, 0.303900),
+    ),
+}
+
+
+def oklab(colour: str, vision: str) -> npt.NDArray[np.float64]:
+    """Ottosson's Oklab coordinates of a colour as it is seen."""
+    channels = np.array([int(colour[index : index + 2], 16) / 255 for index in (1, 3, 5)])
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(np.array(VISION[vision]) @ linear, 0, 1)
+    to_cones = (
+        (0.4122214708, 0.5363325363, 0.0514459929),
+        (0.2119034982, 0.6806995451, 0.1073969566),
+        (0.0883024619, 0.2817188376, 0.6299787005),
+    )
+    to_lab = (
+        (0.2104542553, 0.7936177850, -0.0040720468),
+        (1.9779984951, -2.4285922050, 0.4505937099),
+        (0.0259040371, 0.7827717662, -0.8086757660),
+    )
+    result: npt.NDArray[np.float64] = np.array(to_lab) @ np.cbrt(np.array(to_cones) @ seen)
+    return result
+
+
+@pytest.mark.parametrize("ground", [LIGHT, DARK], ids=["light", "dark"])
+@pytest.mark.parametrize("vision", list(VISION))
+def test_terms_are_told_apart_with_any_colour_vision(ground: Ground, vision: str) -> None:
+    for one, other in itertools.combinations(ground.terms, 2):
+        assert np.linalg.norm(oklab(one, vision) - oklab(other, vision)) > 0.1, (one, other)
+    assert min(contrast(colour, ground.paper) for colour in ground.terms) >= 3.0
+
+
+@pytest.mark.parametrize("ground", [LIGHT, DARK], ids=["light", "dark"])
+def test_terms_do_not_look_like_batch_sizes(ground: Ground) -> None:
+    for term in ground.terms:
+        for anchor in ground.anchors:
+            assert np.linalg.norm(oklab(term, "usual") - oklab(anchor, "usual")) > 0.1, (term, anchor)

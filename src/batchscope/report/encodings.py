@@ -23,6 +23,7 @@ __all__ = [
     "part_dash",
     "stage_rules",
     "tooltips",
+    "updates_axis",
     "value_axis",
     "value_domain",
     "whole_ticks",
@@ -104,13 +105,41 @@ def whole_ticks(first: int, last: int) -> list[int]:
     return list(next(ticks for ticks in found if len(ticks) <= EPOCH_TICKS))
 
 
-def value_axis(field: str, title: str, domain: Sequence[float]) -> alt.Y:
-    """A quantitative axis over a given domain, not forced to hold zero."""
+def updates_axis(updates: pd.Series, title: str) -> alt.X:
+    """Updates on a logarithmic axis with ticks at 1, 2 and 5 times powers of ten.
+
+    Args:
+        updates: All that the axis must hold; those below 1 have no place on it.
+        title: What they are counted from.
+    """
+    positive = updates[updates > 0]
+    low, high = (float(positive.min()), float(positive.max())) if len(positive) else (1.0, 10.0)
+    domain = [low / 1.15, max(high, low) * 1.15]
+    return alt.X(
+        "updates:Q",
+        title=f"{title} (log scale)",
+        scale=alt.Scale(type="log", domain=domain, nice=False),
+        axis=alt.Axis(format=",d", values=_one_two_five(*domain), labelOverlap=True),
+    )
+
+
+def value_axis(
+    field: str, title: str, domain: Sequence[float], stack: Literal["zero"] | None = None
+) -> alt.Y:
+    """A quantitative axis over a given domain, not forced to hold zero.
+
+    Args:
+        field: Column of the data.
+        title: What it shows, with its unit.
+        domain: First and last value of the axis.
+        stack: ``zero`` piles marks of one place up from zero, negative ones down.
+    """
     return alt.Y(
         f"{field}:Q",
         title=title,
         scale=alt.Scale(domain=list(domain), nice=False, zero=False),
         axis=alt.Axis(tickCount=5),
+        stack=alt.Undefined if stack is None else stack,
     )
 
 
@@ -161,7 +190,7 @@ def stage_rules(starts: Sequence[StageStart], names: Literal["top", "bottom", "n
 
 def tooltips(*fields: str) -> list[alt.Tooltip]:
     """What a mark says under the pointer, field by field."""
-    words = ("replicate", "part", "stage")
+    words = ("replicate", "part", "stage", "term")
     return [
         alt.Tooltip(f"{field}:{'N' if field in words else 'Q'}", title=field.replace("_", " "))
         for field in fields
@@ -173,6 +202,12 @@ def hover_points(base: alt.Chart, fields: Sequence[str]) -> alt.Chart:
     circles = base.mark_circle(opacity=0, size=90).encode(tooltip=tooltips(*fields))
     points: alt.Chart = circles.properties(name=HOVER)
     return points
+
+
+def _one_two_five(low: float, high: float) -> list[int]:
+    """The numbers 1, 2 and 5 times a power of ten that lie between two limits."""
+    powers = range(math.floor(math.log10(max(low, 1))), math.ceil(math.log10(high)) + 1)
+    return [step * 10**power for power in powers for step in (1, 2, 5) if low <= step * 10**power <= high]
 
 
 def _round_step(rough: float) -> float:

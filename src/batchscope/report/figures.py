@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import pandas as pd
 
 from batchscope.analysis.results import Analysis
@@ -9,13 +12,17 @@ from batchscope.report.by_batch_size import by_batch_size_figure, by_batch_size_
 from batchscope.report.curves import accuracy_or_loss, measures
 from batchscope.report.figure import Figure
 from batchscope.report.gap import gap_figure, gap_info
+from batchscope.report.lag import lag_figure, lag_info
 from batchscope.report.means import means_figure, means_info
 from batchscope.report.replicates import replicates_figure, replicates_info
 from batchscope.report.spread import spread_figure, spread_info
+from batchscope.report.terms import terms_figure, terms_info
 from batchscope.report.together import together_figure, together_info
 from batchscope.report.updates import updates_figure, updates_info
 
 __all__ = ["all_figures", "history_figures"]
+
+_LABELS = "EFGHI"
 
 
 def history_figures(history: pd.DataFrame) -> tuple[Figure, ...]:
@@ -37,14 +44,19 @@ def all_figures(history: pd.DataFrame, analysis: Analysis | None) -> tuple[Figur
     """Figures A to D, and those that show results of the analysis where there is one.
 
     A figure whose columns the history lacks is left out; the analysis' notes tell what is missing.
+    Those after D are labelled in their order, so that no letter is left out.
     """
     found = list(history_figures(history))
     if analysis is None:
         return tuple(found)
-    updates = updates_info(history, analysis)
-    gap = gap_info(analysis)
+    updates, gap = updates_info(history, analysis), gap_info(analysis)
+    terms, lag = terms_info(analysis), lag_info(history, analysis)
     spread = spread_info(analysis)
-    found += [updates_figure(updates)] if updates is not None else []
-    found += [gap_figure(gap)] if gap is not None else []
-    found += [spread_figure(spread)] if spread is not None else []
+    made: list[Callable[[str], Figure]] = []
+    made += [partial(updates_figure, updates)] if updates is not None else []
+    made += [partial(gap_figure, gap)] if gap is not None else []
+    made += [partial(terms_figure, terms)] if terms is not None else []
+    made += [partial(lag_figure, lag)] if lag is not None else []
+    made += [partial(spread_figure, spread)] if spread is not None else []
+    found += [figure(label) for figure, label in zip(made, _LABELS, strict=False)]
     return tuple(found)

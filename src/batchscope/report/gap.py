@@ -9,7 +9,7 @@ import altair as alt
 import pandas as pd
 
 from batchscope.analysis.results import Analysis
-from batchscope.analysis.words import count, percent
+from batchscope.analysis.words import batch_sizes, count, percent
 from batchscope.report.encodings import (
     batch_size_axis,
     batch_size_colour,
@@ -23,7 +23,7 @@ from batchscope.report.words import Level, level_sentence
 
 __all__ = ["GapInfo", "gap_chart", "gap_figure", "gap_info"]
 
-PANELS = Panels(columns=1, width=560, margin=70)
+PANELS = Panels(columns=1, width=560, margin=78)
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def gap_info(analysis: Analysis) -> GapInfo | None:
     if diverged:
         notes.append(f"{count(diverged, 'trial')} diverged and cannot be averaged.")
     if alone:
-        notes.append(f"No interval from one replicate: batch {', '.join(map(str, alone))}.")
+        notes.append(f"No interval from one replicate: batch {batch_sizes(alone)}.")
     return GapInfo(
         batch_sizes=analysis.facts.batch_sizes,
         epoch=epoch,
@@ -100,11 +100,11 @@ def gap_chart(info: GapInfo) -> alt.LayerChart | alt.FacetChart:
     return layered.properties(width=PANELS.width, height=280)
 
 
-def gap_figure(info: GapInfo) -> Figure:
+def gap_figure(info: GapInfo, label: str = "F") -> Figure:
     """The gap by batch size with its finding."""
     return Figure(
         key="gap",
-        label="F",
+        label=label,
         title=info.title,
         caption=f"Reported training minus validation accuracy: mean over replicates with its "
         f"{percent(info.confidence)} t-interval.",

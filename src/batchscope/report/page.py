@@ -100,6 +100,7 @@ def _charts(figures: tuple[Figure, ...], count: int) -> dict[str, Any]:
         rule="var(--rule)",
         grid="var(--grid)",
         anchors=(),
+        terms=tuple(f"var(--term-{index})" for index in range(len(LIGHT.terms))),
     )
     colours = tuple(f"var(--batch-{index})" for index in range(count))
     return {
@@ -127,6 +128,7 @@ def _charts(figures: tuple[Figure, ...], count: int) -> dict[str, Any]:
 def _variables(ground: Ground, count: int) -> dict[str, str]:
     named = {name: str(getattr(ground, name)) for name in _GROUND_NAMES}
     colours = batch_size_colours(count, ground)
+    named |= {f"term-{index}": colour for index, colour in enumerate(ground.terms)}
     return named | {f"batch-{index}": colour for index, colour in enumerate(colours)}
 
 

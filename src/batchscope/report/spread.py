@@ -23,7 +23,7 @@ from batchscope.report.words import Level, direction, level_sentence
 
 __all__ = ["SpreadInfo", "spread_chart", "spread_figure", "spread_info"]
 
-PANELS = Panels(columns=1, width=560, margin=70)
+PANELS = Panels(columns=1, width=560, margin=78)
 TOLERANCE = 0.001
 """Standard deviations closer than a tenth of a point are not called a rise or a fall."""
 SIGNIFICANT = 0.05
@@ -96,7 +96,7 @@ def spread_chart(info: SpreadInfo) -> alt.LayerChart | alt.FacetChart:
     return alt.layer(stem, dot, data=inline(info.points)).properties(width=PANELS.width, height=240)
 
 
-def spread_figure(info: SpreadInfo) -> Figure:
+def spread_figure(info: SpreadInfo, label: str = "G") -> Figure:
     """The spread between replicates with its finding."""
     caption = f"Standard deviation between replicates of {quantity_name(info.quantity)}."
     if math.isfinite(info.factor_per_doubling):
@@ -105,7 +105,7 @@ def spread_figure(info: SpreadInfo) -> Figure:
         caption += f" Brown and Forsythe's test that all are equal: {p_value(info.p)}."
     return Figure(
         key="spread",
-        label="G",
+        label=label,
         title=info.title,
         caption=caption,
         notes=info.notes,

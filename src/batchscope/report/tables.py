@@ -6,11 +6,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from batchscope.analysis.results import Analysis, Estimate
+from batchscope.analysis.estimates import TERMS
+from batchscope.analysis.results import Analysis, DecompositionRow, Estimate
 from batchscope.analysis.words import minus, number, of_quantity, p_value, percent, quantity_name
+from batchscope.report.words import figure_text
 
 __all__ = ["Cell", "Table", "analysis_tables", "summary_of"]
 
+TERM_HEADS = ("Averaging", "Augmentation", "BatchNorm", "Generalization")
 NOTHING = "\u2013"
 
 
@@ -56,6 +59,7 @@ def analysis_tables(analysis: Analysis) -> tuple[Table, ...]:
     """All tables of an analysis that have rows, in the order of reading."""
     tables = (
         summary_of(analysis),
+        _decomposition(analysis),
         _comparisons(analysis),
         _trend(analysis),
         _updates_share(analysis),
@@ -104,6 +108,41 @@ def summary_of(analysis: Analysis) -> Table:
             for row in analysis.summary
         ),
     )
+
+
+def _decomposition(analysis: Analysis) -> Table:
+    return Table(
+        key="decomposition",
+        title="What the observed gap is made of",
+        note="The observed gap is the sum of the four columns after it. Means over replicates with half the "
+        f"width of the {_coverage(analysis)} t-interval, at the end of each stage; below BatchNorm's, "
+        "its half on the training side + that on the validation side. Lag: distance of the moving averages "
+        "from recalibrated ones in standard deviations, mean over layers.",
+        columns=("Stage", "Epoch", "Batch size", "Gap", *TERM_HEADS, "Lag"),
+        rows=tuple(
+            (
+                Cell(row.stage),
+                _whole(row.epoch),
+                replace(_whole(row.batch_size), detail=f"n = {row.observed.n}"),
+                _give_or_take(row.observed),
+                *(_give_or_take(row.term(name), _halves(row, name)) for name in TERMS),
+                Cell("") if row.lag_mean is None else _give_or_take(row.lag_mean),
+            )
+            for row in analysis.decomposition.ends
+        ),
+    )
+
+
+def _halves(row: DecompositionRow, term: str) -> str:
+    if term != "batchnorm":
+        return ""
+    return f"{number(row.batchnorm_training.mean)} + {number(row.batchnorm_validation.mean)}"
+
+
+def _give_or_take(found: Estimate, below: str = "") -> Cell:
+    half = f"\u00b1{figure_text(found.high - found.mean)}" if math.isfinite(found.high) else ""
+    detail = "\n".join(line for line in (half, below) if line)
+    return Cell(number(found.mean) if math.isfinite(found.mean) else NOTHING, _known(found.mean), detail)
 
 
 def _comparisons(analysis: Analysis) -> Table:

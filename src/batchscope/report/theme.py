@@ -26,6 +26,8 @@ class Ground:
         rule: Axis lines, ticks and reference lines.
         grid: Grid lines.
         anchors: The batch-size scale from smallest to largest, evenly spaced.
+        terms: Of the terms that the gap is made of, in their order: cool hues and a grey, apart from
+            the batch-size scale, and told from each other with any colour vision.
     """
 
     paper: str
@@ -34,6 +36,7 @@ class Ground:
     rule: str
     grid: str
     anchors: tuple[str, ...]
+    terms: tuple[str, ...]
 
 
 LIGHT = Ground(
@@ -43,6 +46,7 @@ LIGHT = Ground(
     rule="#737b87",
     grid="#e4e7eb",
     anchors=("#d97c08", "#d2372a", "#a5106c", "#66118a", "#1f1676"),
+    terms=("#666869", "#1593d6", "#0a4148", "#8a9629"),
 )
 DARK = Ground(
     paper="#14171c",
@@ -51,6 +55,7 @@ DARK = Ground(
     rule="#8a929e",
     grid="#2b3038",
     anchors=("#ffca8f", "#ff9c85", "#f36fae", "#b968dc", "#6a66e6"),
+    terms=("#6d7071", "#4f95e0", "#aef2f7", "#b4c142"),
 )
 
 
@@ -79,7 +84,9 @@ def chart_config(colours: tuple[str, ...], ground: Ground, font: str = FONT) -> 
         "background": None,
         "font": font,
         "padding": 6,
-        "range": {"ordinal": list(colours)},
+        "range": {"ordinal": list(colours), "category": list(ground.terms)},
+        "style": {"ink": {"color": ground.ink}},
+        "bar": {"stroke": ground.paper, "strokeWidth": 1},
         "view": {"stroke": None},
         "axis": {
             **label,

@@ -18,6 +18,7 @@ from batchscope.report.encodings import (
     epoch_axis,
     hover_points,
     inline,
+    updates_axis,
     value_axis,
     value_domain,
 )
@@ -156,17 +157,18 @@ def updates_chart(info: UpdatesInfo) -> alt.ConcatChart:
         limits = int(drawn["epoch"].min()) - 1, int(drawn["epoch"].max())
         by_epochs = alt.layer(*_line(base.encode(x=epoch_axis(limits)))).properties(title=title)
         finding, figures = panel_finding(share)
-        by_updates = alt.layer(*_line(base.encode(x=_updates_axis(drawn))))
+        x = updates_axis(drawn["updates"], "Updates since the stage's start")
+        by_updates = alt.layer(*_line(base.encode(x=x)))
         panels += [by_epochs, by_updates.properties(title=alt.TitleParams(finding, subtitle=figures))]
     sized = [panel.properties(width=PANELS.width, height=230) for panel in panels]
     return alt.concat(*sized, data=inline(info.points), columns=PANELS.columns, spacing=24)
 
 
-def updates_figure(info: UpdatesInfo) -> Figure:
+def updates_figure(info: UpdatesInfo, label: str = "E") -> Figure:
     """Validation against epochs and updates with its finding."""
     return Figure(
         key="epochs-and-updates",
-        label="E",
+        label=label,
         title=info.title,
         caption="Means over replicates. Where curves that lie apart against epochs coincide against "
         "updates, it is the number of updates that sets them apart. Like for like: each number of "
@@ -180,24 +182,6 @@ def updates_figure(info: UpdatesInfo) -> Figure:
 def _line(base: alt.Chart) -> list[alt.Chart]:
     tooltip = hover_points(base, ("stage", "batch_size", "epoch", "updates", "value", "replicates"))
     return [base.mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=22)), tooltip]
-
-
-def _updates_axis(points: pd.DataFrame) -> alt.X:
-    positive = points.loc[points["updates"] > 0, "updates"]
-    low, high = (float(positive.min()), float(positive.max())) if len(positive) else (1.0, 10.0)
-    domain = [low / 1.15, max(high, low) * 1.15]
-    return alt.X(
-        "updates:Q",
-        title="Updates since the stage's start (log scale)",
-        scale=alt.Scale(type="log", domain=domain, nice=False),
-        axis=alt.Axis(format=",d", values=_one_two_five(*domain), labelOverlap=True),
-    )
-
-
-def _one_two_five(low: float, high: float) -> list[int]:
-    """The numbers 1, 2 and 5 times a power of ten that lie between two limits."""
-    powers = range(math.floor(math.log10(max(low, 1))), math.ceil(math.log10(high)) + 1)
-    return [step * 10**power for power in powers for step in (1, 2, 5) if low <= step * 10**power <= high]
 
 
 def _stage_updates(history: pd.DataFrame, points: pd.DataFrame) -> pd.Series:
