@@ -128,7 +128,12 @@ def run_probes(evaluator: Evaluator, backbone: keras.Model, plan: ProbePlan) -> 
     views = None if plan.views is None else plan.views[: len(rows)]
     figures: dict[str, Mapping[str, float]] = {"train_moving": evaluator.stored(rows)}
     with averages_kept(backbone):
-        figures["train_clean"] = evaluator.as_trained(rows, None, plan.batch_size)
+        # In inference mode nothing depends on the mode or the batch: measured once, it holds for both.
+        figures["train_clean"] = (
+            figures["train_moving"]
+            if evaluator.own_mode is evaluator.model
+            else evaluator.as_trained(rows, None, plan.batch_size)
+        )
         figures["train_augmented"] = (
             figures["train_clean"] if views is None else evaluator.as_trained(rows, views, plan.batch_size)
         )
