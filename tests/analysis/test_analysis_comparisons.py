@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import math
 
@@ -8,7 +9,9 @@ from analysis_samples import made_history, noisy, plain_variance
 from statsmodels.stats.multitest import multipletests
 
 from batchscope.analysis import Settings, analyze, load_source
-from batchscope.analysis.comparisons import holm, paired_t
+from batchscope.analysis.comparisons import holm, paired_t, replicate_spread
+from batchscope.analysis.panel import build_panel
+from batchscope.analysis.results import Spread
 
 
 @pytest.mark.parametrize("confidence", [0.8, 0.95])
@@ -166,10 +169,56 @@ def test_planted_growth_of_the_spread_is_found() -> None:
 
 def test_spread_without_variation_or_replicates_has_a_reason() -> None:
     alone = analyze(made_history(replicates=1, epochs=1)).spread
-    assert "at least 2 replicates" in (alone.reason or "")
+    assert "at least 3 replicates" in (alone.reason or "")
     assert math.isnan(alone.p)
     assert math.isnan(alone.factor_per_doubling)
     constant = analyze(made_history(epochs=1, val=lambda b, *_: b / 1000)).spread
     assert [row.sd for row in constant.rows] == [0, 0, 0, 0]
     assert math.isnan(constant.factor_per_doubling)
     assert "equally far" in (constant.reason or "")
+
+
+def _spreads_of_noise(replicates: int, histories: int) -> list[tuple[np.ndarray, Spread]]:
+    """Batch sizes that differ in nothing: values (B, R) at the end, and what is made of them."""
+    random = np.random.default_rng(replicates)
+    panel = build_panel(made_history(replicates=replicates, epochs=1))
+    found = []
+    for _ in range(histories):
+        values = random.normal(0.9, 0.01, (4, replicates))
+        metrics = {"val_accuracy": values[:, :, None]}
+        found.append((values, replicate_spread(dataclasses.replace(panel, metrics=metrics), "val_accuracy")))
+    return found
+
+
+def test_two_replicates_give_no_test_of_the_spread() -> None:
+    for _, spread in _spreads_of_noise(2, 300):
+        assert "at least 3 replicates, but has 0" in (spread.reason or "")
+        assert math.isnan(spread.p)
+        assert math.isnan(spread.statistic)
+
+
+@pytest.mark.parametrize("replicates", [3, 4])
+def test_few_replicates_hold_the_level_of_the_test_of_the_spread(replicates: int) -> None:
+    found = _spreads_of_noise(replicates, 300)
+    # 99.9% of binomial(300, 0.05) lie below 28.
+    assert sum(spread.p < 0.05 for _, spread in found) < 28
+    for values, spread in found[:20]:
+        assert spread.p == pytest.approx(scipy.stats.levene(*values, center="median").pvalue, rel=1e-9)
+
+
+def test_batch_sizes_with_two_replicates_take_no_part_in_the_test_of_the_spread() -> None:
+    history = made_history(replicates=4, epochs=1)
+    history = history[(history.batch_size > 16) | (history.replicate <= 2)]
+    spread = analyze(history).spread
+    groups = [part.val_accuracy for size, part in history.groupby("batch_size") if size > 16]
+    assert spread.p == pytest.approx(scipy.stats.levene(*groups, center="median").pvalue, rel=1e-9)
+    assert [row.n for row in spread.rows] == [2, 4, 4, 4]
+
+
+def test_distances_equal_but_for_rounding_have_no_test() -> None:
+    # 0.8 + 0.1 and 0.9, 0.7 + 0.1 and 0.8 differ in their last bits.
+    values = {16: (0.7, 0.7, 0.7 + 0.1, 0.8), 32: (0.5, 0.5, 0.9, 0.8 + 0.1)}
+    history = made_history((16, 32), 4, 1, val=lambda b, r, *_: values[b][r - 1])
+    spread = analyze(history).spread
+    assert "equally far" in (spread.reason or "")
+    assert math.isnan(spread.p)

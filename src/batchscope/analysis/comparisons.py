@@ -13,6 +13,8 @@ __all__ = ["compare_with_smallest", "holm", "page_trend", "paired_t", "replicate
 
 # What a larger batch size is expected to do, fixed before looking: Page's test is one-sided.
 EXPECTED = {"val_accuracy": "decreasing", "val_loss": "increasing", "gap": "increasing"}
+# Two replicates always lie equally far from their median: the test would have no scale.
+_LEAST_FOR_SPREAD = 3
 
 
 def paired_t(differences: Floats, confidence: float) -> tuple[Floats, Floats, Floats, Floats, Floats]:
@@ -122,13 +124,14 @@ def replicate_spread(panel: Panel, quantity: str) -> Spread:
     """Standard deviation between replicates at the last epoch, and how it goes with batch size.
 
     Equality of the spreads is tested by Brown and Forsythe's test, that is Levene's about medians
-    (`scipy.stats.levene`), which holds its level where figures are not normal.
+    (`scipy.stats.levene`), which holds its level where figures are not normal. Batch sizes with fewer than 3 finite
+    replicates take no part in the test.
     """
     final = panel.metrics[quantity][:, :, -1]
     n, _, sd = mean_and_sd(final, axis=1)
     groups = [row[np.isfinite(row)] for row in final]
     slope = _slope_of_logs(panel.batch_sizes.astype(np.float64), sd)
-    statistic, p, reason = _brown_forsythe([group for group in groups if len(group) >= 2])
+    statistic, p, reason = _brown_forsythe([group for group in groups if len(group) >= _LEAST_FOR_SPREAD])
     return Spread(
         quantity=quantity,
         epoch=int(panel.epochs[-1]),
@@ -156,13 +159,20 @@ def _slope_of_logs(batch_sizes: Floats, sd: Floats) -> float:
 def _brown_forsythe(groups: list[Floats]) -> tuple[float, float, str | None]:
     if len(groups) < 2:
         reason = (
-            f"a comparison of spreads needs 2 batch sizes with at least 2 replicates, but has {len(groups)}"
+            f"a comparison of spreads needs 2 batch sizes with at least {_LEAST_FOR_SPREAD} replicates, "
+            f"but has {len(groups)}"
         )
         return float("nan"), float("nan"), reason
-    if all(np.ptp(np.abs(group - np.median(group))) == 0 for group in groups):
+    if all(_equally_far(group) for group in groups):
         reason = "within each batch size all replicates lie equally far from their median"
         return float("nan"), float("nan"), reason
     from scipy.stats import levene
 
     result = levene(*groups, center="median")
     return float(result.statistic), float(result.pvalue), None
+
+
+def _equally_far(group: Floats) -> bool:
+    # Equal distances differ by a rounding error of the values that they were taken from.
+    distances = np.abs(group - np.median(group))
+    return bool(np.ptp(distances) <= 1e-12 * np.abs(group).max())
