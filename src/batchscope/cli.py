@@ -104,7 +104,9 @@ def run(
             data=data,
             weights=weights,
             out=out,
-            batch_sizes=None if batch_sizes is None else _whole_numbers(batch_sizes),
+            batch_sizes=None
+            if batch_sizes is None
+            else _whole_numbers("--batch-sizes", "batch_sizes", batch_sizes),
             replicates=replicates,
             limit=limit,
             changes=changes,
@@ -142,20 +144,31 @@ def analyze(
     margin: Annotated[
         float, typer.Option(help="Differences of the validation metric below it do not matter.")
     ] = 0.005,
+    epochs: Annotated[
+        str | None,
+        typer.Option(help="Epochs of the summary, for example 10,15; the end is always among them."),
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="val_accuracy or val_loss; default the first that is there.")
+    ] = None,
 ) -> None:
     """Say what a history shows: verdict, tables, and on demand JSON, page and figures."""
     from batchscope import run_report
     from batchscope.analysis import Settings, to_json
 
-    content = run_report.content_of(source, Settings(margin=margin))
+    chosen = None if epochs is None else tuple(_whole_numbers("--epochs", "epochs", epochs))
+    settings = Settings(margin=margin, summary_epochs=chosen, metric=metric)
+    content = run_report.content_of(source, settings)
     if html is not None:
         from batchscope.report.page import write_page
 
         write_page(content, html)
+        typer.echo(f"Page: {html}", err=json)
     if figures is not None:
         from batchscope.report.pictures import write_pictures
 
-        write_pictures(content.history, figures, content.analysis)
+        written = write_pictures(content.history, figures, content.analysis)
+        typer.echo(f"Figures: {len(written)} files in {figures}", err=json)
     if json:
         typer.echo(to_json(content.analysis), nl=False)
     elif html is None and figures is None:
@@ -210,12 +223,12 @@ def aerial_cactus(
     typer.echo(fetch_competition(to))
 
 
-def _whole_numbers(text: str) -> list[int]:
+def _whole_numbers(option: str, key: str, text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
-        problem = Problem("batch_sizes", "must be whole numbers separated by commas", repr(text))
-        raise StudyError("--batch-sizes", [problem]) from error
+        problem = Problem(key, "must be whole numbers separated by commas", repr(text))
+        raise StudyError(option, [problem]) from error
 
 
 def _watcher(quiet: bool) -> Watcher:

@@ -54,8 +54,8 @@ def check_history(table: pd.DataFrame, source: str = "the history") -> pd.DataFr
 
     Returns:
         A copy with counts as int64, figures as float64 (NaN kept), names as text, the known
-        columns first in the order of `COLUMNS`, and rows sorted by batch size, learning rate,
-        replicate and epoch. Optional columns that were missing stay missing.
+        columns first in the order of `COLUMNS`, and rows sorted by batch size, replicate and epoch.
+        Further columns are numbers (probes) or text. Optional columns that were missing stay missing.
 
     Raises:
         HistoryError: A required column is missing, a value is not of its column's kind, or a
@@ -102,8 +102,9 @@ def require_columns(history: pd.DataFrame, names: tuple[str, ...], purpose: str)
 
 
 def probe_columns(history: pd.DataFrame) -> list[str]:
-    """Names of the columns that probes added, in their order."""
-    return [str(name) for name in history.columns if name not in COLUMNS]
+    """Names of the columns that probes added, in their order: further columns of numbers."""
+    numeric = history.select_dtypes("number").columns
+    return [str(name) for name in numeric if name not in COLUMNS]
 
 
 def read_history(path: Path) -> pd.DataFrame:
@@ -146,6 +147,8 @@ def _as_kind(column: pd.Series, name: str, source: str) -> pd.Series:
         return column.astype(str)
     numbers = pd.to_numeric(column, errors="coerce")
     bad = numbers.isna() & column.notna()
+    if bad.any() and name not in COLUMNS:
+        return column.astype(str)  # somebody's own remark, such as a host's name
     if bad.any():
         raise HistoryError(
             f"{source}: column {name} must hold numbers, but row {int(bad.to_numpy().argmax()) + 1} "

@@ -62,7 +62,7 @@ def content_of(source: str, settings: Settings) -> PageContent:
         RunFolderError: The folder holds no run.
     """
     place = RunFolder(Path(source))
-    if not place.path.is_dir():
+    if source == "published" or not place.path.is_dir():
         history = load_source(source)
         return PageContent(Path(source).stem, history, analyze(history, settings))
     study = place.study()

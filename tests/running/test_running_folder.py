@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from batchscope.errors import RunFolderError, StudyError
+from batchscope.records import Trial
 from batchscope.running.folder import RunFolder
 from run_samples import FIRST, record, small_study
 
@@ -45,6 +46,16 @@ def test_another_study_is_refused_with_every_difference(tmp_path: Path):
         "Give --out another folder, or repeat the command that began the run.",
     ]
     assert place.study_file.read_bytes() == before
+
+
+def test_a_run_that_never_stored_an_epoch_gives_way_to_another_study(tmp_path: Path):
+    place = RunFolder(tmp_path / "run")
+    with place.claim(small_study()) as store:  # as when bad images or weights stop it
+        store.plan([Trial(8, 1), Trial(16, 1)])
+    other = small_study(seed=8, batch_sizes=[8, 32])
+    with place.claim(other) as store:
+        assert store.trials() == []
+    assert place.study() == other
 
 
 def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path: Path):

@@ -28,7 +28,7 @@ def load_source(source: str) -> pd.DataFrame:
     path = Path(source)
     if path.suffix not in SUFFIXES:
         raise HistoryError(
-            f"a source must be {PUBLISHED!r} or a history that ends in {' or '.join(SUFFIXES)}, "
-            f"but got {source!r}"
+            f"a source must be {PUBLISHED!r}, a history that ends in {' or '.join(SUFFIXES)}, or the folder "
+            f"of a run, but got {source!r}, which is none of these"
         )
     return read_history(path)

@@ -65,13 +65,16 @@ class RunFolder:
             StudyError: Its frozen study file was changed into something invalid.
         """
         self._admit(study)
-        with sole_writer(self.path / "running.lock"), Store(self.database, create=True) as store:
-            yield store
+        with sole_writer(self.path / "running.lock"):
+            if difference(self.study(), study):
+                self._begin_again(study)
+            with Store(self.database, create=True) as store:
+                yield store
 
     def _admit(self, study: Study) -> None:
         if self.study_file.is_file():
             changes = difference(self.study(), study)
-            if changes:
+            if changes and self._holds_results():
                 listed = "\n".join(f"  {line}" for line in changes)
                 raise RunFolderError(
                     f"{self.path}: holds a run of a study that differs from this one:\n{listed}\n"
@@ -96,6 +99,19 @@ class RunFolder:
             ) from error
         return parse_study(read_toml(text, str(self.study_file)), str(self.study_file))
 
+    def _holds_results(self) -> bool:
+        """Whether any epoch is stored; a run that was refused its images or weights has none."""
+        if not self.database.exists():
+            return False
+        with Store(self.database, create=True) as store:
+            return any(status.epochs for status in store.trials())
+
+    def _begin_again(self, study: Study) -> None:
+        """Puts another study in the place of one that never stored an epoch."""
+        for suffix in ("", "-wal", "-shm"):
+            self.database.with_name(f"{self.database.name}{suffix}").unlink(missing_ok=True)
+        self._write(study)
+
     def _begin(self, study: Study) -> None:
         partial = self.study_file.with_suffix(".partial")
         try:
@@ -105,6 +121,13 @@ class RunFolder:
                     "give --out another folder"
                 )
             self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunFolderError(f"{self.path}: must be a folder that can be written: {error}") from error
+        self._write(study)
+
+    def _write(self, study: Study) -> None:
+        partial = self.study_file.with_suffix(".partial")
+        try:
             partial.write_text(dump_study(study), encoding="utf-8")
             partial.replace(self.study_file)
         except OSError as error:

@@ -69,9 +69,9 @@ def _relative_to(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
         and isinstance(data.get("source"), str)
         and data["source"] != "synthetic-cactus"
     ):
-        changed["data"] = {**data, "source": str(folder / data["source"])}
+        changed["data"] = {**data, "source": str(folder / Path(data["source"]).expanduser())}
     if isinstance(model, dict) and isinstance(model.get("weights"), str) and _is_file(model["weights"]):
-        changed["model"] = {**model, "weights": str(folder / model["weights"])}
+        changed["model"] = {**model, "weights": str(folder / Path(model["weights"]).expanduser())}
     return changed
 
 
