@@ -124,8 +124,8 @@ def replicate_spread(panel: Panel, quantity: str) -> Spread:
     """Standard deviation between replicates at the last epoch, and how it goes with batch size.
 
     Equality of the spreads is tested by Brown and Forsythe's test, that is Levene's about medians
-    (`scipy.stats.levene`), which holds its level where figures are not normal. Batch sizes with fewer than 3 finite
-    replicates take no part in the test.
+    (`scipy.stats.levene`), which holds its level where figures are not normal. Batch
+    sizes with fewer than 3 finite replicates take no part in the test.
     """
     final = panel.metrics[quantity][:, :, -1]
     n, _, sd = mean_and_sd(final, axis=1)
