@@ -202,7 +202,7 @@ def test_the_sentence_of_lagging_averages_word_for_word() -> None:
     # Batch 128 after 436 updates: 0.45 * 0.999 ** 218 = 0.362, and 0.004 on the training side.
     told = _told(probed_history(stages=(("head", 4),)))
     assert told.text == (
-        "At batch size 128, BatchNorm statistics that have not caught up alone would open a gap of 0.366 "
+        "At batch size 128, BatchNorm statistics that have not caught up would alone open a gap of 0.366 "
         "(95% interval 0.341 to 0.391) at epoch 4, more than the 0.346 observed, as other terms close some "
         "of it; 0.012 (0.002 to 0.022) is generalization. The rest: averaging over the epoch \u22120.012, "
         "augmentation \u22120.020. At batch size 16 the gap is 0.062: averaging over the epoch \u22120.012, "
@@ -297,6 +297,30 @@ def test_edge_between_the_halves_of_batchnorm(
 ) -> None:
     row = _row_with(analysis.decomposition.rows[0], batchnorm_training=train, batchnorm_validation=val)
     assert side in term_phrase(row, "batchnorm")
+
+
+@pytest.mark.parametrize(
+    ("weight", "phrase"),
+    [
+        (1.0, "BatchNorm statistics that do not move here and differ from those of the training images"),
+        (1 - 1e-9, "BatchNorm statistics that have not caught up"),
+    ],
+)
+def test_averages_that_never_move_are_not_said_to_lag(weight: float, phrase: str) -> None:
+    history = probed_history(_only("batchnorm_validation"))
+    probed = history.probe_batchnorm_stale_weight.notna() & (history.stage == "fine_tuning")
+    history.loc[probed, "probe_batchnorm_stale_weight"] = weight
+    verdict = analyze(history, FEW).verdict
+    assert f"of the 0.200 gap at epoch 6 is {phrase}; 0.000 (" in verdict[0].text
+    assert ("not caught up" in " ".join(sentence.text for sentence in verdict)) == (weight < 1)
+
+
+def test_a_term_beyond_the_gap_that_never_moves_reads_well() -> None:
+    history = probed_history(lambda *_: Terms(augmentation=-0.1, batchnorm_validation=0.3))
+    history["probe_batchnorm_stale_weight"] = history.probe_batchnorm_stale_weight.where(
+        history.probe_batchnorm_stale_weight.isna(), 1.0
+    )
+    assert "differ from those of the training images would alone open a gap of 0.300 (" in _told(history).text
 
 
 def test_the_first_sentence_is_the_cause_where_it_is_not_generalization() -> None:

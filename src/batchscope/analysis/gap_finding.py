@@ -77,12 +77,19 @@ def gap_finding(decomposition: Decomposition, margin: float) -> GapFinding | Non
 
 
 def term_phrase(row: DecompositionRow, term: str) -> str:
-    """A term in words; BatchNorm's by its larger half."""
+    """A term in words; BatchNorm's by its larger half, and by whether its averages move at all."""
     if term != "batchnorm":
         return _NAMES[term]
     if row.batchnorm_validation.mean >= row.batchnorm_training.mean:
+        if _averages_stand_still(row):
+            return "BatchNorm statistics that do not move here and differ from those of the training images"
         return "BatchNorm statistics that have not caught up"
     return "BatchNorm statistics on the training side"
+
+
+def _averages_stand_still(row: DecompositionRow) -> bool:
+    # In inference mode they keep what the network began with, to the last bit: exactly 1 in every replicate.
+    return row.stale_weight is not None and row.stale_weight.mean >= 1 - 1e-12
 
 
 def decomposition_sentence(finding: GapFinding, facts: StudyFacts) -> Sentence:
@@ -114,7 +121,7 @@ def _opening(finding: GapFinding, confidence: float) -> str:
         )
     if found.mean > row.observed.mean and number(found.mean) != gap:
         return (
-            f"{where}{phrase} alone would open a gap of {number(found.mean)}{sure} at epoch {row.epoch}, "
+            f"{where}{phrase} would alone open a gap of {number(found.mean)}{sure} at epoch {row.epoch}, "
             f"more than the {gap} observed, as other terms close some of it"
         )
     return f"{where}{number(found.mean)}{sure} of the {gap} gap at epoch {row.epoch} is {phrase}"
