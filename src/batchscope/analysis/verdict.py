@@ -159,8 +159,9 @@ def _describe(flag: Flag) -> str:
     where = f" in {flag.stage}" if flag.stage else ""
     return (
         f"replicate {flag.replicate} of batch size {flag.batch_size}{where} has "
-        f"{quantity_name(flag.quantity)} {number(flag.value)} over epochs {flag.first_epoch} to {flag.last_epoch} where the "
-        f"others have {number(flag.others)} (studentised residual {flag.score:.3g}, threshold {flag.threshold:.2g})"
+        f"{quantity_name(flag.quantity)} {number(flag.value)} over epochs {flag.first_epoch} to "
+        f"{flag.last_epoch} where the others have {number(flag.others)} "
+        f"(studentised residual {flag.score:.3g}, threshold {flag.threshold:.2g})"
     )
 
 
