@@ -148,7 +148,9 @@ def test_curves_that_depend_on_batch_size_alone_are_not_explained(n_sizes: int, 
 
 
 def test_curves_that_depend_on_epochs_and_hardly_on_batch_size_give_a_negative_share() -> None:
-    history = made_history(val=lambda b, r, e, u: 0.3 + 0.05 * e - 3e-3 * math.log2(b) + noisy(b, r, e, 1e-3))
+    history = made_history(
+        replicates=8, val=lambda b, r, e, u: 0.3 + 0.05 * e - 3e-3 * math.log2(b) + noisy(b, r, e, 1e-3)
+    )
     analysis = analyze(history)
     assert analysis.updates_share[0].share < -10
     assert analysis.verdict[0].rule == "gap_beyond_updates"

@@ -152,14 +152,57 @@ def test_a_wide_interval_is_called_wide(published: Analysis, low: float, wide: b
     assert ("The intervals are wide" in text) == wide
 
 
-@pytest.mark.parametrize(("low", "doubt"), [(0.0, True), (1e-6, False)])
-def test_a_difference_that_may_be_chance_is_called_so(published: Analysis, low: float, doubt: bool) -> None:
+def _with_interval(analysis: Analysis, low: float, high: float) -> Analysis:
+    """Moves the interval of the gap's difference at batch size 128."""
     changed = tuple(
-        dataclasses.replace(found, low=low) if (found.quantity, found.batch_size) == ("gap", 128) else found
-        for found in published.comparisons
+        dataclasses.replace(found, low=low, high=high)
+        if (found.quantity, found.batch_size) == ("gap", 128)
+        else found
+        for found in analysis.comparisons
     )
-    text = draw_verdict(dataclasses.replace(published, comparisons=changed))[0].text
-    assert ("cannot tell that difference from chance" in text) == doubt
+    return dataclasses.replace(analysis, comparisons=changed)
+
+
+@pytest.mark.parametrize(
+    ("largest", "low", "high", "rule"),
+    [
+        (0.3, 1e-6, 0.4, "gap_follows_updates"),
+        (0.3, 0.0, 0.4, "gap_undecided"),
+        (0.3, -1e-6, 0.4, "gap_undecided"),
+        (0.05, -0.1, -1e-6, "gap_shrinks"),
+        (0.05, -0.1, 0.0, "gap_undecided"),
+        (0.101, -0.0049, 0.0049, "gap_steady"),
+        (0.101, -0.0049, 0.005, "gap_undecided"),
+        (0.099, -0.005, 0.0049, "gap_undecided"),
+        (0.104, 1e-6, 0.008, "gap_steady"),
+        (0.3, math.nan, math.nan, "gap_follows_updates"),
+    ],
+)
+def test_edges_of_a_difference_that_may_be_chance(
+    published: Analysis, largest: float, low: float, high: float, rule: str
+) -> None:
+    changed = _with_interval(_with_gaps(published, 0.1, largest), low, high)
+    sentence = draw_verdict(changed)[0]
+    assert sentence.rule == rule
+    undecided = sentence.text.startswith(
+        "These data cannot tell whether the observed gap depends on batch size"
+    )
+    assert undecided == (rule == "gap_undecided")
+    assert ("chance cannot be ruled out" in sentence.text) == math.isnan(low)
+
+
+def test_an_undecided_gap_word_for_word(published: Analysis) -> None:
+    changed = _with_interval(_with_gaps(published, 0.089, 0.015), -0.17, 0.022)
+    bare = dataclasses.replace(changed, updates_share=())
+    told = (
+        "These data cannot tell whether the observed gap depends on batch size: at epoch 20 it is 0.089 at "
+        "batch size 16 and 0.015 at batch size 128, a difference of \u22120.074 (95% interval "
+        "\u22120.170 to 0.022)."
+    )
+    assert draw_verdict(bare)[0].text == told
+    sentence = draw_verdict(changed)[0]
+    assert sentence.text.startswith(f"{told} In feature_extraction, 88% (95% interval ")
+    assert dict(sentence.figures)["share"] == published.updates_share[0].share
 
 
 def test_the_stage_with_the_largest_differences_is_in_the_headline(published: Analysis) -> None:
@@ -189,7 +232,27 @@ def test_no_gap_is_said_and_what_is_not_excluded() -> None:
     noisy_history["train_accuracy"] = noisy_history.val_accuracy
     spread = noisy_history.batch_size == 128
     noisy_history.loc[spread, "val_accuracy"] += 0.03 * (noisy_history.replicate[spread] - 2)
-    assert "may still be worse by as much as" in analyze(noisy_history).verdict[0].text
+    assert analyze(noisy_history).verdict[0].rule == "gap_undecided"
+
+
+def test_an_undecided_metric_gives_its_own_difference() -> None:
+    """Accuracy falls where larger batches do harm: the interval is not the harm's."""
+    history = made_history(replicates=4, epochs=1, val=lambda b, r, *_: 0.8 + 0.01 * (b == 128) * (2 * r - 7))
+    analysis = analyze(history.drop(columns="train_accuracy"))
+    found = next(row for row in analysis.comparisons if row.batch_size == 128)
+    assert (found.difference, found.low < 0 < found.high) == (pytest.approx(-0.02), True)
+    sentence = analysis.verdict[0]
+    assert sentence.rule == "metric_undecided"
+    ends = f"\u2212{-found.low:.3f} to {found.high:.3f}"
+    assert f"a difference of \u22120.020 (95% interval {ends})." in sentence.text
+    assert dict(sentence.figures)["harm_low"] == pytest.approx(-found.high)
+
+
+def test_a_small_sure_difference_tells_what_is_not_excluded(published: Analysis) -> None:
+    changed = _with_interval(_with_gaps(published, 0.1, 0.104), 0.001, 0.008)
+    sentence = draw_verdict(changed)[0]
+    assert sentence.rule == "gap_steady"
+    assert "may still be worse by as much as 0.008 (95% interval 0.001 to 0.008)" in sentence.text
 
 
 def test_a_gap_that_shrinks_is_said() -> None:

@@ -73,6 +73,11 @@ class _Effect:
         )
 
     @property
+    def difference_bounds(self) -> tuple[float, float]:
+        """The interval of the difference itself, larger batch size minus smaller."""
+        return (-self.high, -self.low) if self.quantity == "val_accuracy" else (self.low, self.high)
+
+    @property
     def clause(self) -> str:
         return (
             f"the {quantity_name(self.quantity)} at epoch {self.epoch} is {number(self.at_smaller)} at batch "
@@ -93,7 +98,9 @@ def headline(analysis: Analysis) -> Sentence:
       `share_rule` says of the share;
     - ``grows``: harm >= margin, no share;
     - ``steady``: harm between -margin and margin;
-    - ``shrinks``: harm <= -margin.
+    - ``shrinks``: harm <= -margin;
+    - ``undecided``, ahead of all of these: the interval of the harm contains 0 and does not lie
+      between -margin and margin, so the data show neither a difference nor that there is none.
 
     ``one_batch_size`` and ``nothing_finite`` where there are not two batch sizes to hold
     against each other.
@@ -198,12 +205,14 @@ def _sentence(effect: _Effect, subject: str, share: UpdatesShare | None, facts: 
     margin, confidence = facts.margin, facts.confidence
     prefix = "gap" if effect.quantity == "gap" else "metric"
     # A difference of exactly the margin counts, whatever its last bit.
+    if effect.low <= 0 <= effect.high and max(-effect.low, effect.high) >= margin * (1 - 1e-9):
+        return _undecided(effect, prefix, share, confidence)
     if abs(effect.harm) < margin * (1 - 1e-9):
         return _steady(effect, prefix, margin, confidence)
     if effect.harm < 0:
-        return _shrinks(effect, prefix, confidence)
+        return _shrinks(effect, prefix)
     if share is None:
-        return _grows(effect, prefix, confidence)
+        return _grows(effect, prefix)
     return _explained(effect, subject, share, prefix, confidence)
 
 
@@ -219,7 +228,12 @@ def _explained(
     else:
         opening = f"{subject} may follow the number of updates, but these data leave it open"
     clause = share_clause(share, confidence)
-    figures = (
+    text = f"{opening}: {effect.clause}, {link} {clause}.{_width(share)}{_doubt(effect)}"
+    return Sentence(f"{prefix}_{rule}", text, (*effect.figures, *_share_figures(share), *_harm(effect)))
+
+
+def _share_figures(share: UpdatesShare) -> tuple[tuple[str, Figure], ...]:
+    return (
         ("stage", share.stage),
         ("share", share.share),
         ("share_low", share.low),
@@ -228,16 +242,29 @@ def _explained(
         ("share_alike_low", share.low_alike),
         ("share_alike_high", share.high_alike),
     )
-    text = f"{opening}: {effect.clause}, {link} {clause}.{_width(share)}{_doubt(effect, confidence)}"
-    return Sentence(f"{prefix}_{rule}", text, (*effect.figures, *figures, *_harm(effect)))
 
 
-def _grows(effect: _Effect, prefix: str, confidence: float) -> Sentence:
+def _undecided(effect: _Effect, prefix: str, share: UpdatesShare | None, confidence: float) -> Sentence:
+    text = (
+        f"These data cannot tell whether the {quantity_name(effect.quantity)} depends on batch size: at "
+        f"epoch {effect.epoch} it is {number(effect.at_smaller)} at batch size {effect.smaller} and "
+        f"{number(effect.at_larger)} at batch size {effect.larger}, a difference of "
+        f"{number(effect.at_larger - effect.at_smaller)} ({interval(*effect.difference_bounds, confidence)})."
+    )
+    figures = (*effect.figures, *_harm(effect))
+    if share is None:
+        return Sentence(f"{prefix}_undecided", text, figures)
+    clause = share_clause(share, confidence)
+    text += f" {clause[0].upper()}{clause[1:]}.{_width(share)}"
+    return Sentence(f"{prefix}_undecided", text, (*figures, *_share_figures(share)))
+
+
+def _grows(effect: _Effect, prefix: str) -> Sentence:
     verb = "wider" if prefix == "gap" else "worse"
     text = (
         f"The {quantity_name(effect.quantity)} is {verb} at larger batches, and whether the number of "
         "updates explains it cannot be told: "
-        f"{effect.clause}.{_doubt(effect, confidence)}"
+        f"{effect.clause}.{_doubt(effect)}"
     )
     return Sentence(f"{prefix}_grows", text, (*effect.figures, *_harm(effect)))
 
@@ -255,11 +282,10 @@ def _steady(effect: _Effect, prefix: str, margin: float, confidence: float) -> S
     return Sentence(f"{prefix}_steady", text, (*effect.figures, *_harm(effect), ("margin", margin)))
 
 
-def _shrinks(effect: _Effect, prefix: str, confidence: float) -> Sentence:
+def _shrinks(effect: _Effect, prefix: str) -> Sentence:
     verb = "narrower" if prefix == "gap" else "better"
     text = (
-        f"The {quantity_name(effect.quantity)} is {verb} at larger batches: {effect.clause}."
-        f"{_doubt(effect, confidence)}"
+        f"The {quantity_name(effect.quantity)} is {verb} at larger batches: {effect.clause}.{_doubt(effect)}"
     )
     return Sentence(f"{prefix}_shrinks", text, (*effect.figures, *_harm(effect)))
 
@@ -275,13 +301,6 @@ def _width(share: UpdatesShare) -> str:
     return ""
 
 
-def _doubt(effect: _Effect, confidence: float) -> str:
-    """Says so where the replicates cannot tell the effect from chance."""
-    if math.isnan(effect.low):
-        return " Without more replicates, chance cannot be ruled out."
-    if effect.low <= 0 <= effect.high:
-        return (
-            " These replicates cannot tell that difference from chance "
-            f"({interval(effect.low, effect.high, confidence)})."
-        )
-    return ""
+def _doubt(effect: _Effect) -> str:
+    """Says so where there is no interval to tell the effect from chance by."""
+    return " Without more replicates, chance cannot be ruled out." if math.isnan(effect.low) else ""
