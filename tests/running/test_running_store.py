@@ -159,13 +159,6 @@ def test_sessions_gather_facts(store: Store):
     ]
 
 
-def test_facts_are_replaced(store: Store):
-    assert store.fact("colour") is None
-    store.set_fact("colour", "green")
-    store.set_fact("colour", "ochre")
-    assert store.fact("colour") == "ochre"
-
-
 def test_the_data_come_back_and_are_replaced_as_a_whole(store: Store):
     assert store.data() is None
     old = DataSummary("there", "f00", ("0", "1"), (3, 9), (1, 2), (("a.jpg", "is empty"), ("b", "ü")))

@@ -145,16 +145,6 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def set_fact(self, name: str, value: str) -> None:
-        """Keeps a text under a name, replacing an older one."""
-        with self._writing():
-            self._db.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", (name, value))
-
-    def fact(self, name: str) -> str | None:
-        """A text kept under a name, or None."""
-        rows = self._rows("SELECT value FROM fact WHERE name = ?", (name,))
-        return str(rows[0][0]) if rows else None
-
     def plan(self, trials: Sequence[Trial]) -> None:
         """Adds the trials that are not there yet, waiting, in this order."""
         rows = [
@@ -278,10 +268,10 @@ class Store:
 
     def data(self) -> tuple[DataSummary, list[SampleImage]] | None:
         """What `keep_data` kept, or None."""
-        text = self.fact("data")
-        if text is None:
+        kept = self._rows("SELECT value FROM fact WHERE name = 'data'")
+        if not kept:
             return None
-        raw = json.loads(text)
+        raw = json.loads(kept[0][0])
         summary = DataSummary(
             source=raw["source"],
             fingerprint=raw["fingerprint"],
