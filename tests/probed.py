@@ -72,6 +72,22 @@ def probed_history(
     return check_history(pd.DataFrame(rows))
 
 
+def in_inference_mode(history: pd.DataFrame, *stages: str) -> pd.DataFrame:
+    """The same where BatchNorm's averages stood still in some stages and training used them too.
+
+    What was planted as BatchNorm's term or generalization is then one: training minus validation
+    by the same averages.
+    """
+    history = history.copy()
+    here = history.stage.isin(stages) & history.probe_batchnorm_stale_weight.notna()
+    for metric in ("accuracy", "loss"):
+        history.loc[here, f"probe_train_moving_{metric}"] = history[f"probe_train_clean_{metric}"]
+    moved = history.probe_batchnorm_stale_weight.mask(here)
+    before = moved.groupby(history.trial).ffill().fillna(1.0)
+    history.loc[here, "probe_batchnorm_stale_weight"] = before
+    return history
+
+
 def _row(size: int, replicate: int, epoch: int, stage: str, terms: Terms) -> dict[str, float | str]:
     recalibrated = 0.95 + 0.001 * replicate
     trained = recalibrated + terms.batchnorm_training + terms.augmentation + terms.averaging

@@ -21,7 +21,7 @@ from batchscope.report.terms import (
     terms_figure,
     terms_info,
 )
-from probed import Terms, lagging, probed_history
+from probed import Terms, in_inference_mode, lagging, probed_history
 
 FEW = Settings(resamples=100)
 
@@ -243,6 +243,25 @@ def test_the_table_gives_terms_halves_and_intervals(known: Analysis) -> None:
     table = next(table for table in analysis_tables(without) if table.key == "decomposition")
     assert "Lag" not in table.columns
     assert table.rows[-1][4].detail == ""
+
+
+def test_inference_mode_is_told_beside_figure_and_table(history: pd.DataFrame, known: Analysis) -> None:
+    analysis = analyze(in_inference_mode(history, "fine_tuning"), FEW)
+    sentence = next(note.text for note in analysis.notes if note.rule == "batchnorm_inference")
+    assert sentence.startswith(
+        "BatchNorm was in inference mode in fine_tuning, in training as in validation: "
+    )
+    assert _info(analysis).notes == (sentence,)
+    table = next(table for table in analysis_tables(analysis) if table.key == "decomposition")
+    assert table.note.endswith(f"mean over layers. {sentence}")
+    cells = [row[6] for row in table.rows]
+    assert [cell.text for cell in cells[4:]] == ["0"] * 4
+    assert {(cell.value, cell.detail) for cell in cells[4:]} == {(0.0, "inference\nmode")}
+    plain = next(table for table in analysis_tables(known) if table.key == "decomposition")
+    assert cells[:4] == [row[6] for row in plain.rows[:4]]
+    assert plain.note.endswith("mean over layers.")
+    row = analysis.decomposition.ends[-1]
+    assert [cell.value for cell in table.rows[-1]][6:8] == [0.0, row.generalization.mean]
 
 
 def test_pictures_draw_every_term(history: pd.DataFrame, known: Analysis) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
+from batchscope.analysis.batchnorm_mode import in_inference_mode
+from batchscope.analysis.panel import build_panel
+from batchscope.history import check_history
 from batchscope.records import EpochRecord, Trial
 from batchscope.spec import ModelSpec, Stage
 from batchscope.training.inputs import ImageFeed
@@ -129,7 +133,8 @@ def test_in_inference_mode_training_uses_the_stored_averages(feed: ImageFeed):
     norm.moving_mean.assign(norm.moving_mean + 1.0)
     assert made.evaluator.own_mode is made.evaluator.model
     measured = run_probes(made.evaluator, net.backbone, plan())
-    assert measured["probe_train_clean_accuracy"] == measured["probe_train_moving_accuracy"]
+    for metric in ("accuracy", "loss"):
+        assert measured[f"probe_train_clean_{metric}"] == measured[f"probe_train_moving_{metric}"]
     assert measured["probe_train_clean_loss"] != pytest.approx(
         measured["probe_train_recalibrated_loss"], abs=1e-3
     )
@@ -191,6 +196,31 @@ def test_the_stale_weight_counts_the_batches_that_moved_the_averages(
     # MobileNet's momentum is 0.99; the second stage moves no averages.
     assert records[1].probes["probe_batchnorm_stale_weight"] == pytest.approx(0.99 ** (2 * batches))
     assert records[2].probes["probe_batchnorm_stale_weight"] == pytest.approx(0.99 ** (2 * batches))
+
+
+def modes(records: list[EpochRecord]) -> list[bool]:
+    rows = []
+    for record in records:
+        figures = asdict(record)
+        rows.append(figures.pop("probes") | figures | {"batch_size": 8, "replicate": 1})
+    found: list[bool] = in_inference_mode(build_panel(check_history(pd.DataFrame(rows))))[0, 0].tolist()
+    return found
+
+
+def test_the_analysis_knows_the_mode_from_the_records(probed: tuple[Trainer, list[EpochRecord]]):
+    assert modes(probed[1]) == [False, False, True]
+
+
+def test_averages_that_stand_still_are_not_enough_for_inference_mode():
+    stages = [
+        stage("head_stage", "head", epochs=1, batchnorm="batch", batchnorm_momentum=1 - 1e-15),
+        stage("tail_stage", TAIL, epochs=1, batchnorm="inference", evaluation="recalibrated"),
+    ]
+    trainer = Trainer(tiny_study(stages=stages, probe_images=20), tiny_data())
+    records = list(trainer.run(Trial(batch_size=8, replicate=1)))
+    weights = [record.probes["probe_batchnorm_stale_weight"] for record in records]
+    assert weights == pytest.approx([1.0, 1.0], abs=1e-12)
+    assert modes(records) == [False, False]
 
 
 def test_probing_changes_no_figure_of_training(probed: tuple[Trainer, list[EpochRecord]]):

@@ -1,7 +1,9 @@
 """Part seven: what the observed gap is made of, where probes measured it.
 
 Each probe changes one thing of the measurement, from the reported training accuracy to the
-validation accuracy, so that the differences of neighbours add up to the observed gap.
+validation accuracy, so that the differences of neighbours add up to the observed gap. Where
+BatchNorm was in inference mode, both ends are measured with the same averages: there is nothing to
+take apart, and its term is 0 by definition.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from batchscope.analysis.batchnorm_mode import in_inference_mode
 from batchscope.analysis.estimates import Decomposition, DecompositionRow, Estimate
 from batchscope.analysis.moments import estimate
 from batchscope.analysis.panel import PROBE, Bools, Floats, Ints, Panel
@@ -35,14 +38,19 @@ _LAGS = {
 _SMALLEST_TERM = 1e-6
 
 
-def gap_terms(accuracies: Mapping[str, Floats]) -> dict[str, Floats]:
+def gap_terms(accuracies: Mapping[str, Floats], inference: Bools) -> dict[str, Floats]:
     """Takes the observed gap of each trial apart.
 
     observed = averaging + augmentation + batchnorm + generalization, an identity up to rounding:
     every accuracy between the first and the last is added once and subtracted once.
 
+    Where BatchNorm was in inference mode, a recalibrated network is one that was never trained so,
+    and no part of the measurement. There batchnorm = 0 by definition, and generalization = clean
+    training accuracy - validation accuracy, both by the averages that the network was trained with.
+
     Args:
         accuracies: The columns of `ACCURACIES`, float64 arrays of one shape.
+        inference: Where BatchNorm was in inference mode, in that shape.
 
     Returns:
         ``observed``, the four terms, and the halves of the third, ``batchnorm_training`` and
@@ -51,7 +59,8 @@ def gap_terms(accuracies: Mapping[str, Floats]) -> dict[str, Floats]:
     reported, augmented, clean, recalibrated, val_recalibrated, validated = (
         accuracies[name] for name in ACCURACIES
     )
-    training, validation = clean - recalibrated, val_recalibrated - validated
+    training = np.where(inference, 0.0, clean - recalibrated)
+    validation = np.where(inference, 0.0, val_recalibrated - validated)
     return {
         "observed": reported - validated,
         "averaging": reported - augmented,
@@ -59,7 +68,7 @@ def gap_terms(accuracies: Mapping[str, Floats]) -> dict[str, Floats]:
         "batchnorm": training + validation,
         "batchnorm_training": training,
         "batchnorm_validation": validation,
-        "generalization": recalibrated - val_recalibrated,
+        "generalization": np.where(inference, clean - validated, recalibrated - val_recalibrated),
     }
 
 
@@ -81,33 +90,39 @@ def decompose(panel: Panel, confidence: float) -> Decomposition:
         probed = any(name.startswith(PROBE) for name in ACCURACIES if name in columns)
         what = f"the column {listed(missing)}" if probed else "probe columns"
         return Decomposition((), f"the decomposition of the gap needs {what}, which this history lacks")
-    terms = gap_terms({name: columns[name] for name in ACCURACIES})
+    inference = in_inference_mode(panel)
+    terms = gap_terms({name: columns[name] for name in ACCURACIES}, inference)
     complete = np.logical_and.reduce([np.isfinite(columns[name]) for name in ACCURACIES])
     if not complete.any():
         reason = "no trial has finite figures in all of the columns that the decomposition of the gap needs"
         return Decomposition((), reason)
     ends = _stage_ends(panel, complete)
     rows = tuple(
-        _row(panel, terms, complete, (int(row), int(column)), confidence, ends)
+        _row(panel, terms, inference, complete, (int(row), int(column)), confidence, ends)
         for column, row in np.argwhere(complete.any(axis=1).T)
     )
     return Decomposition(rows, None)
 
 
 def without_batchnorm(panel: Panel) -> bool:
-    """Whether probes found nothing that BatchNorm statistics change, in any trial at any epoch."""
+    """Whether probes found nothing that BatchNorm statistics change, in any trial at any epoch.
+
+    Where BatchNorm was in inference mode its term is 0 by definition, which is no finding.
+    """
     columns = {**panel.metrics, **panel.probes}
     if any(name not in columns for name in ACCURACIES):
         return False
-    terms = gap_terms({name: columns[name] for name in ACCURACIES})
+    inference = in_inference_mode(panel)
+    terms = gap_terms({name: columns[name] for name in ACCURACIES}, inference)
     halves = np.stack([terms["batchnorm_training"], terms["batchnorm_validation"]])
-    known = halves[np.isfinite(halves)]
+    known = halves[np.isfinite(halves) & ~inference]
     return known.size > 0 and bool((np.abs(known) <= _SMALLEST_TERM).all())
 
 
 def _row(
     panel: Panel,
     terms: Mapping[str, Floats],
+    inference: Bools,
     complete: Bools,
     where: tuple[int, int],
     confidence: float,
@@ -128,6 +143,7 @@ def _row(
         batch_size=int(panel.batch_sizes[row]),
         ends_stage=bool(ends[stage, row] == column),
         **found,
+        batchnorm_inference=bool(inference[row, trials, column].all()),
         lag_mean=lag("lag_mean"),
         lag_max=lag("lag_max"),
         stale_weight=lag("stale_weight"),

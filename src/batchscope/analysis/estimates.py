@@ -84,6 +84,9 @@ class DecompositionRow:
         batchnorm_validation: Validation accuracy with recalibrated statistics minus that with the
             moving averages.
         generalization: Training minus validation accuracy, both with recalibrated statistics.
+        batchnorm_inference: Whether BatchNorm was in inference mode in all of these trials (see
+            `batchscope.analysis.batchnorm_mode`). Its term and its halves are 0 by definition then,
+            and generalization is between accuracies by the averages that the network was trained with.
         lag_mean: Distance of the moving averages from the recalibrated ones in units of the
             recalibrated standard deviation, mean over layers; None without such a column.
         lag_max: Likewise, of the layer where it is largest.
@@ -101,6 +104,7 @@ class DecompositionRow:
     batchnorm_training: Estimate
     batchnorm_validation: Estimate
     generalization: Estimate
+    batchnorm_inference: bool
     lag_mean: Estimate | None
     lag_max: Estimate | None
     stale_weight: Estimate | None

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from batchscope.analysis.estimates import TERMS, Decomposition, DecompositionRow, Estimate
 from batchscope.analysis.results import StudyFacts
-from batchscope.analysis.words import Figure, Sentence, interval, number
+from batchscope.analysis.words import Figure, Sentence, interval, number, some
 
-__all__ = ["GapFinding", "decomposition_sentence", "gap_finding", "term_phrase"]
+__all__ = ["GapFinding", "decomposition_sentence", "gap_finding", "inference_sentence", "term_phrase"]
 
 # A term is what the gap is made of if it makes up at least half of it.
 _MOST = 0.5
@@ -77,19 +76,25 @@ def gap_finding(decomposition: Decomposition, margin: float) -> GapFinding | Non
 
 
 def term_phrase(row: DecompositionRow, term: str) -> str:
-    """A term in words; BatchNorm's by its larger half, and by whether its averages move at all."""
+    """A term in words; BatchNorm's by its larger half."""
     if term != "batchnorm":
         return _NAMES[term]
     if row.batchnorm_validation.mean >= row.batchnorm_training.mean:
-        if _averages_stand_still(row):
-            return "BatchNorm statistics that do not move here and differ from those of the training images"
         return "BatchNorm statistics that have not caught up"
     return "BatchNorm statistics on the training side"
 
 
-def _averages_stand_still(row: DecompositionRow) -> bool:
-    # In inference mode they keep what the network began with, to the last bit: exactly 1 in every replicate.
-    return row.stale_weight is not None and row.stale_weight.mean >= 1 - 1e-12
+def inference_sentence(decomposition: Decomposition) -> str | None:
+    """Says in which stages BatchNorm was in inference mode and what the terms are there; None: in none."""
+    stages = list(dict.fromkeys(row.stage for row in decomposition.rows if row.batchnorm_inference))
+    if not stages:
+        return None
+    where = f" in {some(stages)}" if any(stages) else ""
+    return (
+        f"BatchNorm was in inference mode{where}, in training as in validation: its term is 0 by definition, "
+        "and generalization is training less validation accuracy by the averages that the network was "
+        "trained with."
+    )
 
 
 def decomposition_sentence(finding: GapFinding, facts: StudyFacts) -> Sentence:
@@ -98,12 +103,13 @@ def decomposition_sentence(finding: GapFinding, facts: StudyFacts) -> Sentence:
     if finding.rule == "gap_is_small":
         text = _small(finding, facts.margin)
     else:
-        text = f"{_opening(finding, facts.confidence)}; {_second(finding)}. {_rest(finding)}"
+        text = f"{_opening(finding, facts.confidence)}{_second(finding)}. {_rest(finding)}"
+    if row.batchnorm_inference:
+        text += " BatchNorm was in inference mode: its term is 0 by definition."
     if finding.smallest is not None:
         other = finding.smallest
         text += (
-            f" At batch size {other.batch_size} the gap is {number(other.observed.mean)}: "
-            f"{_terms(other, TERMS)}."
+            f" At batch size {other.batch_size} the gap is {number(other.observed.mean)}: {_terms(other)}."
         )
     return Sentence(finding.rule, text + _doubt(row.observed, facts), _figures(finding))
 
@@ -128,10 +134,12 @@ def _opening(finding: GapFinding, confidence: float) -> str:
 
 
 def _second(finding: GapFinding) -> str:
-    """Generalization, or BatchNorm where generalization is the largest."""
+    """Generalization, or BatchNorm where generalization is the largest and BatchNorm has a term."""
     name = _other(finding)
+    if name not in _measured(finding.row):
+        return ""
     found = finding.row.term(name)
-    return f"{number(found.mean)}{_bounds(found)} is {term_phrase(finding.row, name)}"
+    return f"; {number(found.mean)}{_bounds(found)} is {term_phrase(finding.row, name)}"
 
 
 def _other(finding: GapFinding) -> str:
@@ -139,11 +147,16 @@ def _other(finding: GapFinding) -> str:
 
 
 def _rest(finding: GapFinding) -> str:
-    rest = [name for name in TERMS if name not in (finding.term, _other(finding))]
-    return f"The rest: {_terms(finding.row, rest)}."
+    return f"The rest: {_terms(finding.row, but=(finding.term, _other(finding)))}."
 
 
-def _terms(row: DecompositionRow, names: Iterable[str]) -> str:
+def _measured(row: DecompositionRow) -> tuple[str, ...]:
+    """The terms but for one that is 0 by definition."""
+    return tuple(name for name in TERMS if not (row.batchnorm_inference and name == "batchnorm"))
+
+
+def _terms(row: DecompositionRow, but: tuple[str, ...] = ()) -> str:
+    names = (name for name in _measured(row) if name not in but)
     return ", ".join(f"{_NAMES[name]} {number(row.term(name).mean)}" for name in names)
 
 
@@ -154,8 +167,8 @@ def _small(finding: GapFinding, margin: float) -> str:
         f"{number(row.observed.mean)} at batch size {row.batch_size}, epoch {row.epoch}"
     )
     if max(abs(row.term(name).mean) for name in TERMS) >= margin:
-        return f"{text}, where larger terms cancel: {_terms(row, TERMS)}."
-    return f"{text}, and none of its terms is larger: {_terms(row, TERMS)}."
+        return f"{text}, where larger terms cancel: {_terms(row)}."
+    return f"{text}, and none of its terms is larger: {_terms(row)}."
 
 
 def _bounds(found: Estimate, confidence: float | None = None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from batchscope.analysis.decomposition import without_batchnorm
+from batchscope.analysis.gap_finding import inference_sentence
 from batchscope.analysis.panel import Panel
 from batchscope.analysis.results import Analysis
 from batchscope.analysis.settings import Settings
@@ -156,6 +157,9 @@ def _decomposition(analysis: Analysis, panel: Panel) -> list[Sentence]:
         return (
             [Sentence("decomposition_missing", f"{reason[0].upper()}{reason[1:]}.")] if panel.probes else []
         )
+    inference = inference_sentence(analysis.decomposition)
+    if inference is not None:
+        return [Sentence("batchnorm_inference", inference)]
     if not without_batchnorm(panel):
         return []
     text = (

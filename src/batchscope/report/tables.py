@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from batchscope.analysis.estimates import TERMS
+from batchscope.analysis.gap_finding import inference_sentence
 from batchscope.analysis.results import Analysis, DecompositionRow, Estimate
 from batchscope.analysis.words import minus, number, of_quantity, p_value, percent, quantity_name
 from batchscope.report.words import figure_text
@@ -111,13 +112,15 @@ def summary_of(analysis: Analysis) -> Table:
 
 
 def _decomposition(analysis: Analysis) -> Table:
+    inference = inference_sentence(analysis.decomposition)
     return Table(
         key="decomposition",
         title="What the observed gap is made of",
         note="The observed gap is the sum of the four columns after it. Means over replicates with half the "
         f"width of the {_coverage(analysis)} t-interval, at the end of each stage; below BatchNorm's, "
         "its half on the training side + that on the validation side. Lag: distance of the moving averages "
-        "from recalibrated ones in standard deviations, mean over layers.",
+        "from recalibrated ones in standard deviations, mean over layers."
+        f"{f' {inference}' if inference else ''}",
         columns=("Stage", "Epoch", "Batch size", "Gap", *TERM_HEADS, "Lag"),
         rows=tuple(
             (
@@ -125,7 +128,7 @@ def _decomposition(analysis: Analysis) -> Table:
                 _whole(row.epoch),
                 replace(_whole(row.batch_size), detail=f"n = {row.observed.n}"),
                 _give_or_take(row.observed),
-                *(_give_or_take(row.term(name), _halves(row, name)) for name in TERMS),
+                *(_term(row, name) for name in TERMS),
                 Cell("") if row.lag_mean is None else _give_or_take(row.lag_mean),
             )
             for row in analysis.decomposition.ends
@@ -133,10 +136,13 @@ def _decomposition(analysis: Analysis) -> Table:
     )
 
 
-def _halves(row: DecompositionRow, term: str) -> str:
-    if term != "batchnorm":
-        return ""
-    return f"{number(row.batchnorm_training.mean)} + {number(row.batchnorm_validation.mean)}"
+def _term(row: DecompositionRow, name: str) -> Cell:
+    if name != "batchnorm":
+        return _give_or_take(row.term(name))
+    if row.batchnorm_inference:
+        return Cell("0", 0.0, "inference\nmode")
+    halves = f"{number(row.batchnorm_training.mean)} + {number(row.batchnorm_validation.mean)}"
+    return _give_or_take(row.batchnorm, halves)
 
 
 def _give_or_take(found: Estimate, below: str = "") -> Cell:

@@ -9,7 +9,7 @@ import altair as alt
 import pandas as pd
 
 from batchscope.analysis.estimates import TERMS, DecompositionRow
-from batchscope.analysis.gap_finding import GapFinding, gap_finding, term_phrase
+from batchscope.analysis.gap_finding import GapFinding, gap_finding, inference_sentence, term_phrase
 from batchscope.analysis.results import Analysis
 from batchscope.analysis.words import batch_sizes, number, percent
 from batchscope.report.curves import even_choice
@@ -94,7 +94,8 @@ def terms_info(analysis: Analysis) -> TermsInfo | None:
     numbers = {stage: place for place, stage in enumerate(dict.fromkeys(row.stage for row in ends), start=1)}
     rows = [found for row in ends if row.batch_size in kept for found in _points(row, numbers[row.stage])]
     points = pd.DataFrame(rows)
-    notes = []
+    inference = inference_sentence(analysis.decomposition)
+    notes = [] if inference is None else [inference]
     if len(kept) < len(sizes):
         notes.append(f"Drawn: {len(kept)} of {len(sizes)} batch sizes.")
     alone = sorted({int(size) for size in points.loc[points["replicates"] == 1, "batch_size"]})
