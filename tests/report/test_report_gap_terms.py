@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
@@ -76,6 +78,53 @@ def test_panels_are_the_ends_of_stages_and_hold_all_marks(known: Analysis) -> No
     term_low, term_high = spec["concat"][1]["layer"][2]["encoding"]["y"]["scale"]["domain"]
     assert term_low <= terms["low"].min()
     assert term_high >= terms["high"].max()
+
+
+def _scattered(spread: float) -> Callable[[int, int, int], Terms]:
+    """Two replicates whose BatchNorm terms are 2 * spread apart: 12.7 times that is the interval."""
+    return lambda size, replicate, epoch: Terms(
+        augmentation=-0.02, batchnorm_validation=size / 1280 + spread * (2 * replicate - 3)
+    )
+
+
+def _arrowheads(info: TermsInfo) -> list[int]:
+    """How many marks each layer of arrowheads has: left up, left down, right up, right down."""
+    groups = ElementTree.fromstring(svg(terms_figure(info), 4)).iter("{http://www.w3.org/2000/svg}g")
+    counts = {str(group.get("class")).split()[-1]: len(group) for group in groups}
+    layers = ("0_layer_4", "0_layer_5", "1_layer_3", "1_layer_4")
+    return [counts[f"concat_{layer}_marks"] for layer in layers]
+
+
+def test_long_intervals_leave_the_means_readable() -> None:
+    history = probed_history(_scattered(0.015), replicates=2, stages=(("head", 1),))
+    info = _info(analyze(history, FEW))
+    # Bars reach from -0.02 to 0.1: half of 0.12 is left on each side.
+    assert info.stack_domain == pytest.approx((-0.08, 0.16))
+    assert info.term_domain == pytest.approx((-0.08, 0.16))
+    points = info.points.set_index(["batch_size", "term"])
+    half = 12.706 * 0.015
+    assert points.loc[(128, "BatchNorm"), "high"] == pytest.approx(0.1 + half, abs=1e-4)
+    assert points.loc[(128, OBSERVED), "low"] == pytest.approx(0.08 - half, abs=1e-4)
+    assert info.notes == (
+        "Intervals with an arrowhead go on beyond the axis, which leaves the means readable.",
+    )
+    observed = info.points[info.points["term"] == OBSERVED]
+    batchnorm = info.points[info.points["term"] == "BatchNorm"]
+    beyond = [(shown["high"] > 0.16).sum() for shown in (observed, batchnorm)]
+    below = [(shown["low"] < -0.08).sum() for shown in (observed, batchnorm)]
+    assert _arrowheads(info) == [beyond[0], below[0], beyond[1], below[1]]
+    assert min(beyond + below) > 0
+
+
+def test_short_intervals_are_drawn_in_full() -> None:
+    history = probed_history(_scattered(0.003), replicates=2, stages=(("head", 1),))
+    info = _info(analyze(history, FEW))
+    assert info.notes == ()
+    assert _arrowheads(info) == [0, 0, 0, 0]
+    for domain, of_terms in ((info.stack_domain, False), (info.term_domain, True)):
+        shown = info.points[(info.points["term"] != OBSERVED) == of_terms]
+        assert domain[0] <= shown["low"].min()
+        assert domain[1] >= shown["high"].max()
 
 
 def test_stages_that_end_at_different_epochs_say_so() -> None:

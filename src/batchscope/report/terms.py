@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from batchscope.report.figure import Figure, Panels
 __all__ = ["TermsInfo", "finding_title", "terms_chart", "terms_figure", "terms_info"]
 
 PANELS = Panels(columns=2, width=380, margin=80)
+HEIGHT = 260
 OBSERVED = "observed gap"
 NAMES = {
     "averaging": "averaging",
@@ -26,9 +28,14 @@ NAMES = {
     "batchnorm": "BatchNorm",
     "generalization": "generalization",
 }
+ARROW = 9
+"""Width of an arrowhead in pixels."""
 _Layered = alt.LayerChart | alt.FacetChart
 MOST_SIZES = 12
 """Four intervals side by side for more batch sizes would run into each other."""
+ROOM = 0.5
+"""For the ends of intervals on each side, of the range of the means. A 95% interval of two replicates
+is 12.7 times as long as they are apart; drawn in full, it would flatten the means that it belongs to."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +50,17 @@ class TermsInfo:
         finding: What the largest gap is made of.
         margin: Gaps below it do not matter in practice.
         confidence: Coverage of the intervals.
-        notes: What is missing.
+        stack_domain: Axis on which the terms are piled up and the observed gap stands.
+        term_domain: Axis on which the terms stand side by side.
+        notes: What is missing or cut off.
     """
 
     points: pd.DataFrame
     finding: GapFinding
     margin: float
     confidence: float
+    stack_domain: tuple[float, float]
+    term_domain: tuple[float, float]
     notes: tuple[str, ...]
 
     @property
@@ -101,12 +112,22 @@ def terms_info(analysis: Analysis) -> TermsInfo | None:
     alone = sorted({int(size) for size in points.loc[points["replicates"] == 1, "batch_size"]})
     if alone:
         notes.append(f"No interval from one replicate: batch {batch_sizes(alone)}.")
-    return TermsInfo(points, finding, analysis.facts.margin, analysis.facts.confidence, tuple(notes))
+    stack_domain, term_domain = _stack_domain(points), _term_domain(points)
+    if _beyond(_observed(points), stack_domain) or _beyond(_terms(points), term_domain):
+        notes.append("Intervals with an arrowhead go on beyond the axis, which leaves the means readable.")
+    return TermsInfo(
+        points=points,
+        finding=finding,
+        margin=analysis.facts.margin,
+        confidence=analysis.facts.confidence,
+        stack_domain=stack_domain,
+        term_domain=term_domain,
+        notes=tuple(notes),
+    )
 
 
 def terms_chart(info: TermsInfo) -> alt.ConcatChart:
     """A row of two panels for each stage: the terms stacked, and each with its interval."""
-    stack_domain, term_domain = _stack_domain(info.points), _term_domain(info.points)
     panels = []
     for stage, drawn in info.points.groupby("stage_number", sort=True):
         # By number, because a name is free text and would become part of an expression.
@@ -114,9 +135,9 @@ def terms_chart(info: TermsInfo) -> alt.ConcatChart:
         base = alt.Chart().transform_filter(here)
         sizes = sorted(drawn["batch_size"].unique())
         when = _when(drawn)
-        panels.append(_stacked(base, sizes, stack_domain).properties(title=when))
-        panels.append(_dodged(base, sizes, term_domain).properties(title=f"{when}: each term"))
-    sized = [panel.properties(width=PANELS.width, height=260) for panel in panels]
+        panels.append(_stacked(base, sizes, info.stack_domain).properties(title=when))
+        panels.append(_dodged(base, sizes, info.term_domain).properties(title=f"{when}: each term"))
+    sized = [panel.properties(width=PANELS.width, height=HEIGHT) for panel in panels]
     joined = alt.concat(*sized, data=inline(info.points), columns=PANELS.columns, spacing=24)
     # Otherwise both kinds of panel would leave room for each other's marks beside the batch size.
     apart: alt.ConcatChart = joined.resolve_scale(xOffset="independent")
@@ -183,9 +204,9 @@ def _stacked(base: alt.Chart, sizes: Sequence[int], domain: Sequence[float]) -> 
     observed = base.transform_filter(alt.FieldEqualPredicate(field="place", equal=len(TERMS))).encode(
         x=_sizes(sizes), xOffset=alt.XOffset(datum=OBSERVED, scale=slots), tooltip=_tips()
     )
-    bar = observed.mark_rule(strokeWidth=2, style="ink").encode(y="low:Q", y2="high:Q")
+    bar = observed.mark_rule(strokeWidth=2, style="ink", clip=True).encode(y="low:Q", y2="high:Q")
     mark = observed.mark_point(shape="diamond", filled=True, size=110, opacity=1, style="ink").encode(y=y)
-    return alt.layer(bars, _zero(), bar, mark)
+    return alt.layer(bars, _zero(), bar, mark, *_arrowheads(observed, domain, style="ink"))
 
 
 def _dodged(base: alt.Chart, sizes: Sequence[int], domain: Sequence[float]) -> _Layered:
@@ -197,9 +218,21 @@ def _dodged(base: alt.Chart, sizes: Sequence[int], domain: Sequence[float]) -> _
         tooltip=_tips(),
     )
     y = value_axis("value", "Term of the gap", domain)
-    bar = here.mark_rule(strokeWidth=2.5).encode(y="low:Q", y2="high:Q")
+    bar = here.mark_rule(strokeWidth=2.5, clip=True).encode(y="low:Q", y2="high:Q")
     dot = here.mark_circle(size=70, opacity=1).encode(y=y)
-    return alt.layer(_zero(), bar, dot)
+    return alt.layer(_zero(), bar, dot, *_arrowheads(here, domain))
+
+
+def _arrowheads(base: alt.Chart, domain: Sequence[float], **look: str) -> list[alt.Chart]:
+    """At the panel's edges, for intervals that go on beyond the axis."""
+    bottom, top = domain
+    up = base.transform_filter(alt.FieldGTPredicate(field="high", gt=top))
+    down = base.transform_filter(alt.FieldLTPredicate(field="low", lt=bottom))
+    sides = ((up, "triangle-up", ARROW / 2), (down, "triangle-down", HEIGHT - ARROW / 2))
+    return [
+        cut.mark_point(shape=shape, filled=True, size=ARROW**2, opacity=1, **look).encode(y=alt.value(place))
+        for cut, shape, place in sides
+    ]
 
 
 def _sizes(sizes: Sequence[int]) -> alt.X:
@@ -225,15 +258,34 @@ def _zero() -> alt.Chart:
 
 
 def _stack_domain(points: pd.DataFrame) -> tuple[float, float]:
-    terms = points[points["term"] != OBSERVED]
+    terms, observed = _terms(points), _observed(points)
     where = [terms["stage_number"], terms["batch_size"]]
     up, down = terms["value"].clip(lower=0), terms["value"].clip(upper=0)
-    ends = [side.groupby(where).sum() for side in (up, down)]
-    observed = points[points["term"] == OBSERVED]
-    return value_domain(pd.concat([*ends, observed["value"], observed["low"], observed["high"]]), "gap")
+    piles = [side.groupby(where).sum() for side in (up, down)]
+    return _domain(pd.concat([*piles, observed["value"]]), observed)
 
 
 def _term_domain(points: pd.DataFrame) -> tuple[float, float]:
-    terms = points[points["term"] != OBSERVED]
-    zero = pd.Series([0.0])
-    return value_domain(pd.concat([terms["value"], terms["low"], terms["high"], zero]), "gap")
+    terms = _terms(points)
+    return _domain(terms["value"], terms)
+
+
+def _domain(means: pd.Series, intervals: pd.DataFrame) -> tuple[float, float]:
+    """Zero and all means, and of the intervals what lies within `ROOM`."""
+    reached = pd.concat([means, intervals["low"], intervals["high"], pd.Series([0.0])])
+    bottom, top = value_domain(reached, "gap")
+    low, high = min(means.min(), 0.0), max(means.max(), 0.0)
+    room = ROOM * (high - low) or math.inf
+    return max(bottom, low - room), min(top, high + room)
+
+
+def _beyond(points: pd.DataFrame, domain: Sequence[float]) -> bool:
+    return bool(((points["low"] < domain[0]) | (points["high"] > domain[1])).any())
+
+
+def _terms(points: pd.DataFrame) -> pd.DataFrame:
+    return points[points["term"] != OBSERVED]
+
+
+def _observed(points: pd.DataFrame) -> pd.DataFrame:
+    return points[points["term"] == OBSERVED]
