@@ -40,7 +40,19 @@ def test_tables_of_the_published_study(analysis: Analysis) -> None:
     assert [cell.text for cell in last] == ["20", "128", "3", "0.992", "0.736", "0.256"]
     assert last[5].detail == "sd 0.035\n0.169 to 0.343"
     flags = tables["flags"]
-    assert [(row[1].text, row[2].text) for row in flags.rows] == [("32", "1"), ("64", "1")]
+    assert flags.columns == (
+        "Stage",
+        "Batch size",
+        "Replicate",
+        "Its mean",
+        "Others",
+        "Studentised residual",
+    )
+    assert [cell.text for cell in flags.rows[0]] == ["fine_tuning", "32", "1", "0.948", "0.988", "60.0"]
+    assert [row[5].value for row in flags.rows] == [flag.score for flag in analysis.flags]
+    assert [row[3].detail for row in flags.rows] == ["epochs\n16 to 20"] * 2
+    assert [row[5].detail for row in flags.rows] == ["threshold 5.2"] * 2
+    assert flags.note.startswith("Mean training accuracy over the epochs named, against the other replicates")
     assert tables["comparisons"].rows[2][4].text == "\u22120.245"
     shares = tables["updates-share"].rows
     assert [cell.text for cell in shares[0][:3]] == ["feature_extraction", "88%", "77%"]
@@ -85,6 +97,25 @@ def test_terminal_prints_the_verdict_first(analysis: Analysis) -> None:
     assert "0.169 to 0.343" in text
 
 
+def test_flags_fit_into_80_columns_without_a_broken_word(analysis: Analysis) -> None:
+    stages = ("feature_extraction", "feature_extraction")
+    flags = [replace(flag, stage=stage) for flag, stage in zip(analysis.flags, stages, strict=True)]
+    console = Console(width=80, force_terminal=False)
+    with console.capture() as capture:
+        print_analysis(replace(analysis, flags=tuple(flags)), console)
+    lines = [line.split() for line in capture.get().splitlines()]
+    start = lines.index(["Replicates", "that", "do", "not", "look", "like", "the", "others"])
+    assert lines[start + 2 : start + 4] == [
+        ["Batch", "Studentised"],
+        ["Stage", "size", "Replicate", "Its", "mean", "Others", "residual"],
+    ]
+    assert lines[start + 5 : start + 8] == [
+        ["feature_extraction", "32", "1", "0.948", "0.988", "60.0"],
+        ["epochs", "threshold", "5.2"],
+        ["16", "to", "20"],
+    ]
+
+
 def test_terminal_takes_markup_as_text(analysis: Analysis) -> None:
     hostile = replace(analysis, verdict=(Sentence("x", "[red]stage[/] [link=file:///]x", ()),))
     console = Console(width=100, force_terminal=False)
@@ -96,4 +127,4 @@ def test_terminal_takes_markup_as_text(analysis: Analysis) -> None:
 def test_summary_table_has_a_row_per_batch_size_and_epoch(analysis: Analysis) -> None:
     table = summary_table(analysis)
     assert table.row_count == 8
-    assert [str(column.header) for column in table.columns][:3] == ["Epoch", "Batch size", "Replicates"]
+    assert [str(column.header) for column in table.columns][:3] == ["Epoch", "Batch\nsize", "Replicates"]

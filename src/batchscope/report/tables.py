@@ -247,33 +247,24 @@ def _spread(analysis: Analysis) -> Table:
 
 
 def _flags(analysis: Analysis) -> Table:
+    quantities = " and ".join(dict.fromkeys(quantity_name(row.quantity) for row in analysis.flags))
     return Table(
         key="flags",
         title="Replicates that do not look like the others",
-        note="Mean over the epochs named, against the other replicates of the batch size; "
+        note=f"Mean {quantities} over the epochs named, against the other replicates of the batch size; "
         "flagged above the threshold, never removed.",
-        columns=(
-            "Stage",
-            "Batch size",
-            "Replicate",
-            "Quantity",
-            "Epochs",
-            "Its mean",
-            "Others",
-            "Score",
-            "Threshold",
-        ),
+        columns=("Stage", "Batch size", "Replicate", "Its mean", "Others", "Studentised residual"),
         rows=tuple(
             (
                 Cell(row.stage),
                 _whole(row.batch_size),
                 _whole(row.replicate),
-                Cell(quantity_name(row.quantity)),
-                Cell(f"{row.first_epoch} to {row.last_epoch}", float(row.first_epoch)),
-                _figure(row.value, number),
+                replace(_figure(row.value, number), detail=f"epochs\n{row.first_epoch} to {row.last_epoch}"),
                 _figure(row.others, number),
-                _figure(row.score, lambda score: number(score, 1)),
-                _figure(row.threshold, lambda threshold: number(threshold, 1)),
+                replace(
+                    _figure(row.score, lambda score: number(score, 1)),
+                    detail=f"threshold {number(row.threshold, 1)}",
+                ),
             )
             for row in analysis.flags
         ),

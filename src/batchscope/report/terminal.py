@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Sequence
 from typing import Literal
 
 from rich.box import SIMPLE_HEAD
@@ -51,10 +53,19 @@ def _rich(table: Table) -> RichTable:
     )
     for index, name in enumerate(table.columns):
         side: Literal["right", "left"] = "right" if table.numeric(index) else "left"
-        drawn.add_column(Text(name), justify=side, overflow="fold")
+        drawn.add_column(Text(_head(name, [row[index] for row in table.rows])), justify=side, overflow="fold")
     for row in table.rows:
         drawn.add_row(*(_text(cell) for cell in row))
     return drawn
+
+
+def _head(name: str, cells: Sequence[Cell]) -> str:
+    """A column's head in lines no longer than its cells and words make the column anyway.
+
+    Rich narrows the widest columns first, words in them or not, so heads must not make them wide.
+    """
+    lines = [line for cell in cells for line in (cell.text, *cell.detail.split("\n"))]
+    return textwrap.fill(name, max(len(part) for part in (*lines, *name.split())), break_on_hyphens=False)
 
 
 def _text(cell: Cell) -> Text:
