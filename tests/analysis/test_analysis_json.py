@@ -11,7 +11,7 @@ from analysis_samples import made_history, noisy
 
 from batchscope.analysis import Analysis, analyze, load_source, to_dict, to_json
 from batchscope.analysis.estimates import TERMS
-from probed import Terms, probed_history
+from probed import Terms, in_inference_mode, probed_history
 
 ESTIMATES = ("train_accuracy", "val_accuracy", "gap", "train_loss", "val_loss")
 PARTS = ("observed", *TERMS, "batchnorm_training", "batchnorm_validation")
@@ -39,6 +39,7 @@ def _histories() -> dict[str, pd.DataFrame]:
         "probed": probed_history(),
         "probed once, without lag": probed_history(replicates=1, lag=False),
         "lag unknown": probed_history().assign(**{f"probe_batchnorm_{name}": np.nan for name in LAGS}),
+        "inference mode": in_inference_mode(probed_history(), "feature_extraction"),
         "probed in part": probed_history().drop(columns="probe_train_clean_accuracy"),
         "no BatchNorm": probed_history(lambda size, replicate, epoch: Terms(generalization=0.1)),
         "lengths": made[(made.epoch <= 4) | (made.batch_size < 64)],
