@@ -11,6 +11,7 @@ from analysis_samples import made_history, noisy
 
 from batchscope.analysis import Analysis, analyze, load_source, to_dict, to_json
 from batchscope.analysis.estimates import TERMS
+from budgeted import budgeted_history
 from probed import Terms, in_inference_mode, probed_history
 
 ESTIMATES = ("train_accuracy", "val_accuracy", "gap", "train_loss", "val_loss")
@@ -42,6 +43,7 @@ def _histories() -> dict[str, pd.DataFrame]:
         "inference mode": in_inference_mode(probed_history(), "feature_extraction"),
         "probed in part": probed_history().drop(columns="probe_train_clean_accuracy"),
         "no BatchNorm": probed_history(lambda size, replicate, epoch: Terms(generalization=0.1)),
+        "budget in updates": budgeted_history(),
         "lengths": made[(made.epoch <= 4) | (made.batch_size < 64)],
     }
 

@@ -3,11 +3,12 @@
 from batchscope.analysis.analyze import analyze
 from batchscope.analysis.encode import to_dict, to_json
 from batchscope.analysis.results import Analysis, Sentence
-from batchscope.analysis.settings import RecipeFacts, Settings
+from batchscope.analysis.settings import Plan, RecipeFacts, Settings
 from batchscope.analysis.source import load_source
 
 __all__ = [
     "Analysis",
+    "Plan",
     "RecipeFacts",
     "Sentence",
     "Settings",

@@ -45,7 +45,7 @@ def analyze(
             studies or several trials for one batch size and replicate.
     """
     settings = settings or Settings()
-    panel = build_panel(check_history(history))
+    panel = build_panel(check_history(history), None if recipe is None else recipe.plan)
     metric = _metric(history, settings.metric)
     quantities = (metric, "gap") if "gap" in panel.metrics else (metric,)
     retuned = learning_rate_retuned(panel, recipe)

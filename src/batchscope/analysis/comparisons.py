@@ -49,18 +49,18 @@ def holm(p: Floats) -> Floats:
 
 
 def compare_with_smallest(panel: Panel, quantity: str, confidence: float) -> tuple[Comparison, ...]:
-    """Paired comparisons at the last epoch, one per batch size above the smallest.
+    """Paired comparisons at the end, one per batch size above the smallest.
 
     Holm's correction runs over the batch sizes of this quantity. Each interval is that of its own
     difference and is not corrected.
     """
-    final = panel.metrics[quantity][:, :, -1]
+    final = panel.final(quantity)
     n, mean, low, high, p = paired_t(final[1:] - final[:1], confidence)
     corrected = holm(p)
     return tuple(
         Comparison(
             quantity=quantity,
-            epoch=int(panel.epochs[-1]),
+            epoch=panel.end_epoch,
             batch_size=int(batch_size),
             reference=int(panel.batch_sizes[0]),
             n_pairs=int(n[row]),
@@ -86,12 +86,12 @@ def _no_test(n_pairs: int, p: float) -> str | None:
 
 
 def page_trend(panel: Panel, quantity: str) -> Trend:
-    """Page's L test over replicates at the last epoch (`scipy.stats.page_trend_test`).
+    """Page's L test over replicates at the end (`scipy.stats.page_trend_test`).
 
     Page (1963), Ordered hypotheses for multiple treatments. Exact below SciPy's limits on size,
     asymptotic above. With tied values the exact p rests on the distribution without ties.
     """
-    final = panel.metrics[quantity][:, :, -1]
+    final = panel.final(quantity)
     complete = np.isfinite(final).all(axis=0)
     n_replicates, n_sizes = int(complete.sum()), len(panel.batch_sizes)
     left_out = int(panel.recorded.any(axis=(0, 2)).sum()) - n_replicates
@@ -104,9 +104,7 @@ def page_trend(panel: Panel, quantity: str) -> Trend:
         values = final[:, complete].T
         result = page_trend_test(values if direction == "increasing" else -values)
         statistic, p, method = float(result.statistic), float(result.pvalue), str(result.method)
-    return Trend(
-        quantity, int(panel.epochs[-1]), direction, n_replicates, left_out, statistic, p, method, reason
-    )
+    return Trend(quantity, panel.end_epoch, direction, n_replicates, left_out, statistic, p, method, reason)
 
 
 def _no_trend(n_replicates: int, n_sizes: int) -> str | None:
@@ -121,20 +119,20 @@ def _no_trend(n_replicates: int, n_sizes: int) -> str | None:
 
 
 def replicate_spread(panel: Panel, quantity: str) -> Spread:
-    """Standard deviation between replicates at the last epoch, and how it goes with batch size.
+    """Standard deviation between replicates at the end, and how it goes with batch size.
 
     Equality of the spreads is tested by Brown and Forsythe's test, that is Levene's about medians
     (`scipy.stats.levene`), which holds its level where figures are not normal. Batch
     sizes with fewer than 3 finite replicates take no part in the test.
     """
-    final = panel.metrics[quantity][:, :, -1]
+    final = panel.final(quantity)
     n, _, sd = mean_and_sd(final, axis=1)
     groups = [row[np.isfinite(row)] for row in final]
     slope = _slope_of_logs(panel.batch_sizes.astype(np.float64), sd)
     statistic, p, reason = _brown_forsythe([group for group in groups if len(group) >= _LEAST_FOR_SPREAD])
     return Spread(
         quantity=quantity,
-        epoch=int(panel.epochs[-1]),
+        epoch=panel.end_epoch,
         rows=tuple(
             SpreadRow(int(size), int(count), float(deviation))
             for size, count, deviation in zip(panel.batch_sizes, n, sd, strict=True)

@@ -42,7 +42,7 @@ class _Effect:
 
     Attributes:
         quantity: ``gap``, ``val_accuracy`` or ``val_loss``.
-        epoch: At which it is measured.
+        facts: Of the study; it tells where the quantity is measured.
         smaller: The smallest batch size with a finite mean.
         larger: The largest one.
         at_smaller: Mean over replicates.
@@ -53,7 +53,7 @@ class _Effect:
     """
 
     quantity: str
-    epoch: int
+    facts: StudyFacts
     smaller: int
     larger: int
     at_smaller: float
@@ -65,7 +65,7 @@ class _Effect:
     @property
     def figures(self) -> tuple[tuple[str, Figure], ...]:
         return (
-            ("epoch", self.epoch),
+            *self.facts.end_figures,
             ("smaller_batch_size", self.smaller),
             ("larger_batch_size", self.larger),
             (f"{self.quantity}_at_smaller", self.at_smaller),
@@ -80,7 +80,7 @@ class _Effect:
     @property
     def clause(self) -> str:
         return (
-            f"the {quantity_name(self.quantity)} at epoch {self.epoch} is {number(self.at_smaller)} at batch "
+            f"the {quantity_name(self.quantity)} at {self.facts.when} is {number(self.at_smaller)} at batch "
             f"size {self.smaller} and {number(self.at_larger)} at batch size {self.larger}"
         )
 
@@ -95,7 +95,8 @@ def headline(analysis: Analysis) -> Sentence:
     ``metric_`` in front of each name:
 
     - ``follows_updates``, ``beyond_updates``, ``may_follow_updates``: harm >= margin, and what
-      `share_rule` says of the share;
+      `share_rule` says of the share; ``beyond_updates`` also where all batch sizes end after the
+      same number of updates, which then cannot be what sets them apart;
     - ``grows``: harm >= margin, no share;
     - ``steady``: harm between -margin and margin;
     - ``shrinks``: harm <= -margin;
@@ -111,21 +112,29 @@ def headline(analysis: Analysis) -> Sentence:
         return Sentence("one_batch_size", text, (("batch_size", size),))
     effect = _effect(analysis)
     if effect is None:
-        epoch = analysis.facts.last_epoch
-        text = f"Fewer than two batch sizes have finite figures at epoch {epoch}: they cannot be compared."
-        return Sentence("nothing_finite", text, (("epoch", epoch),))
+        facts = analysis.facts
+        text = f"Fewer than two batch sizes have finite figures at {facts.when}: they cannot be compared."
+        return Sentence("nothing_finite", text, facts.end_figures)
     if effect.quantity != "gap":
         subject = "What looks like harm done by larger batches"
     elif analysis.decomposition.rows:
         subject = "The growth of the observed gap with batch size"
     else:
         subject = "What looks like a generalization gap"
-    return _sentence(effect, subject, headline_share(analysis), analysis.facts)
+    return _sentence(effect, subject, headline_share(analysis))
 
 
 def headline_share(analysis: Analysis) -> UpdatesShare | None:
-    """The share of the stage in which batch sizes differ most at matched epochs; None without."""
-    return leading_share(analysis.updates_share)
+    """The share of the stage in which batch sizes differ most at matched epochs; None without.
+
+    Only stages that give all batch sizes the same number of epochs count, and the last one must be
+    such: otherwise batch sizes end where they have been given equally many updates (or examples)
+    already, and what matching these changes says nothing about the differences at the end.
+    """
+    facts = analysis.facts
+    if not facts.equal_epochs(facts.stages[-1].name):
+        return None
+    return leading_share(tuple(share for share in analysis.updates_share if facts.equal_epochs(share.stage)))
 
 
 def leading_share(shares: tuple[UpdatesShare, ...]) -> UpdatesShare | None:
@@ -184,7 +193,8 @@ def _effect(analysis: Analysis) -> _Effect | None:
     sign = -1.0 if quantity == "val_accuracy" else 1.0
     harm = sign * (means[larger] - means[smaller])
     low, high = _bounds(analysis.comparisons, quantity, smaller, larger, sign)
-    return _Effect(quantity, rows[0].epoch, smaller, larger, means[smaller], means[larger], harm, low, high)
+    at_smaller, at_larger = means[smaller], means[larger]
+    return _Effect(quantity, analysis.facts, smaller, larger, at_smaller, at_larger, harm, low, high)
 
 
 def _mean(estimate: Estimate | None) -> float:
@@ -201,8 +211,8 @@ def _bounds(
     return float("nan"), float("nan")
 
 
-def _sentence(effect: _Effect, subject: str, share: UpdatesShare | None, facts: StudyFacts) -> Sentence:
-    margin, confidence = facts.margin, facts.confidence
+def _sentence(effect: _Effect, subject: str, share: UpdatesShare | None) -> Sentence:
+    margin, confidence = effect.facts.margin, effect.facts.confidence
     prefix = "gap" if effect.quantity == "gap" else "metric"
     # A difference of exactly the margin counts, whatever its last bit.
     if effect.low <= 0 <= effect.high and max(-effect.low, effect.high) >= margin * (1 - 1e-9):
@@ -211,6 +221,8 @@ def _sentence(effect: _Effect, subject: str, share: UpdatesShare | None, facts: 
         return _steady(effect, prefix, margin, confidence)
     if effect.harm < 0:
         return _shrinks(effect, prefix)
+    if effect.facts.end_updates is not None:
+        return _at_equal_updates(effect, subject, prefix)
     if share is None:
         return _grows(effect, prefix)
     return _explained(effect, subject, share, prefix, confidence)
@@ -232,6 +244,14 @@ def _explained(
     return Sentence(f"{prefix}_{rule}", text, (*effect.figures, *_share_figures(share), *_harm(effect)))
 
 
+def _at_equal_updates(effect: _Effect, subject: str, prefix: str) -> Sentence:
+    text = (
+        f"{subject} is not explained by the number of updates, which is the same for all batch sizes: "
+        f"{effect.clause}.{_doubt(effect)}"
+    )
+    return Sentence(f"{prefix}_beyond_updates", text, (*effect.figures, *_harm(effect)))
+
+
 def _share_figures(share: UpdatesShare) -> tuple[tuple[str, Figure], ...]:
     return (
         ("stage", share.stage),
@@ -246,9 +266,9 @@ def _share_figures(share: UpdatesShare) -> tuple[tuple[str, Figure], ...]:
 
 def _undecided(effect: _Effect, prefix: str, share: UpdatesShare | None, confidence: float) -> Sentence:
     text = (
-        f"These data cannot tell whether the {quantity_name(effect.quantity)} depends on batch size: at "
-        f"epoch {effect.epoch} it is {number(effect.at_smaller)} at batch size {effect.smaller} and "
-        f"{number(effect.at_larger)} at batch size {effect.larger}, a difference of "
+        f"These data cannot tell whether the {quantity_name(effect.quantity)} depends on batch "
+        f"size{_equally(effect)}: at {effect.facts.when} it is {number(effect.at_smaller)} at batch size "
+        f"{effect.smaller} and {number(effect.at_larger)} at batch size {effect.larger}, a difference of "
         f"{number(effect.at_larger - effect.at_smaller)} ({interval(*effect.difference_bounds, confidence)})."
     )
     figures = (*effect.figures, *_harm(effect))
@@ -271,8 +291,8 @@ def _grows(effect: _Effect, prefix: str) -> Sentence:
 
 def _steady(effect: _Effect, prefix: str, margin: float, confidence: float) -> Sentence:
     text = (
-        f"The {quantity_name(effect.quantity)} hardly changes with batch size: {effect.clause}, a difference "
-        f"of {number(abs(effect.harm))}, less than the margin of {margin:g}."
+        f"The {quantity_name(effect.quantity)} hardly changes with batch size{_equally(effect)}: "
+        f"{effect.clause}, a difference of {number(abs(effect.harm))}, less than the margin of {margin:g}."
     )
     if effect.high >= margin:
         text += (
@@ -285,9 +305,14 @@ def _steady(effect: _Effect, prefix: str, margin: float, confidence: float) -> S
 def _shrinks(effect: _Effect, prefix: str) -> Sentence:
     verb = "narrower" if prefix == "gap" else "better"
     text = (
-        f"The {quantity_name(effect.quantity)} is {verb} at larger batches: {effect.clause}.{_doubt(effect)}"
+        f"The {quantity_name(effect.quantity)} is {verb} at larger batches{_equally(effect)}: "
+        f"{effect.clause}.{_doubt(effect)}"
     )
     return Sentence(f"{prefix}_shrinks", text, (*effect.figures, *_harm(effect)))
+
+
+def _equally(effect: _Effect) -> str:
+    return " at the same number of updates" if effect.facts.end_updates is not None else ""
 
 
 def _harm(effect: _Effect) -> tuple[tuple[str, Figure], ...]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from batchscope.analysis.decomposition import without_batchnorm
 from batchscope.analysis.gap_finding import inference_sentence
 from batchscope.analysis.panel import Panel
-from batchscope.analysis.results import Analysis
+from batchscope.analysis.results import Analysis, StudyFacts, SummaryRow
 from batchscope.analysis.settings import Settings
 from batchscope.analysis.words import Sentence, count, listed, quantity_name, some
 
@@ -25,6 +27,7 @@ def draw_notes(analysis: Analysis, panel: Panel, settings: Settings) -> tuple[Se
     return (
         *_fallback(analysis, settings),
         *_missing_columns(analysis, panel),
+        *_own_ends(analysis.facts, planned=panel.ends.planned),
         *_one_replicate(analysis),
         *_unequal_replicates(analysis),
         *_diverged(panel),
@@ -68,6 +71,24 @@ def _missing_columns(analysis: Analysis, panel: Panel) -> list[Sentence]:
     return notes
 
 
+def _own_ends(facts: StudyFacts, *, planned: bool) -> list[Sentence]:
+    if facts.end_epoch is not None:
+        return []
+    epochs = [end.epoch for end in facts.ends]
+    others = [stage for stage in facts.stages if stage.budget != "epochs"]
+    if len({stage.budget for stage in facts.stages}) == 1:
+        same = f"the same number of {facts.stages[0].budget}"
+    else:
+        same = listed(f"the same number of {stage.budget} in {stage.name}" for stage in others)
+    text = (
+        f"Batch sizes end at different epochs, from {min(epochs)} to {max(epochs)}, because all were given "
+        f"{same}. Each is compared at its own end."
+    )
+    if not planned:
+        text += " This is read from the history, and may be chance if its trials are not finished."
+    return [Sentence("own_ends", text, (("first_epoch", min(epochs)), ("last_epoch", max(epochs))))]
+
+
 def _one_replicate(analysis: Analysis) -> list[Sentence]:
     sizes = [row.batch_size for row in analysis.final if row.n_trials == 1]
     if not sizes:
@@ -106,15 +127,21 @@ def _diverged(panel: Panel) -> list[Sentence]:
 
 def _missing(analysis: Analysis) -> list[Sentence]:
     notes = []
-    for epoch in dict.fromkeys(row.epoch for row in analysis.summary):
-        rows = [row for row in analysis.summary if row.epoch == epoch and row.n_missing]
+    own_ends = analysis.final if analysis.facts.end_epoch is None else ()
+    others = [row for row in analysis.summary if row not in own_ends]
+    groups: list[tuple[int | None, Sequence[SummaryRow]]] = [
+        (epoch, [row for row in others if row.epoch == epoch])
+        for epoch in dict.fromkeys(row.epoch for row in others)
+    ]
+    for epoch, group in (*groups, (None, own_ends)):
+        rows = [row for row in group if row.n_missing]
         if not rows:
             continue
         total = sum(row.n_missing for row in rows)
         each = some([f"{row.n_missing} of {row.n_trials} at batch size {row.batch_size}" for row in rows])
-        text = (
-            f"{count(total, 'trial')} did not record epoch {epoch} and are missing from its figures: {each}."
-        )
+        what = "reach the end" if epoch is None else f"record epoch {epoch}"
+        verb = "is" if total == 1 else "are"
+        text = f"{count(total, 'trial')} did not {what} and {verb} missing from its figures: {each}."
         notes.append(Sentence("missing_trials", text, (("epoch", epoch), ("n_trials", total))))
     return notes
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from batchscope.analysis.ends import Ends, find_ends
+from batchscope.analysis.settings import Plan
 from batchscope.errors import HistoryError
 from batchscope.history import METRICS, probe_columns
 
@@ -44,6 +47,7 @@ class Panel:
         costs: Name to (B, R, E) float64 for the columns of `COSTS`; NaN where nothing was recorded.
         learning_rate: (B, R, E) float64, NaN where nothing was recorded; None without the column.
         trial_names: (batch size, replicate) to the trial's name.
+        plan: What the study says about where trials end; None where there is no study.
     """
 
     study: str | None
@@ -59,6 +63,35 @@ class Panel:
     costs: Mapping[str, Floats]
     learning_rate: Floats | None
     trial_names: Mapping[tuple[int, int], str]
+    plan: Plan | None = None
+
+    @cached_property
+    def ends(self) -> Ends:
+        """Where each batch size ends."""
+        return find_ends(self, self.plan)
+
+    @cached_property
+    def end_columns(self) -> npt.NDArray[np.intp]:
+        """(B,), position in `epochs` of each end, or of the last epoch recorded before it."""
+        found = np.searchsorted(self.epochs, self.ends.epochs, side="right") - 1
+        columns: npt.NDArray[np.intp] = np.maximum(found, 0)
+        return columns
+
+    @property
+    def end_epoch(self) -> int | None:
+        """The epoch at which all batch sizes end; None where they end at different ones."""
+        return int(self.ends.epochs[0]) if self.ends.common else None
+
+    def at_end(self, values: Floats) -> Floats:
+        """Cuts (B, R, E) values at each batch size's end: (B, R), NaN where it was not reached."""
+        taken = values[np.arange(len(values)), :, self.end_columns]
+        there = self.epochs[self.end_columns] == self.ends.epochs
+        result: Floats = np.where(there[:, None], taken, np.nan)
+        return result
+
+    def final(self, name: str) -> Floats:
+        """One of `metrics` at each batch size's end, (B, R)."""
+        return self.at_end(self.metrics[name])
 
 
 @dataclass(frozen=True)
@@ -81,8 +114,12 @@ class StageView:
     recorded: Bools
 
 
-def build_panel(history: pd.DataFrame) -> Panel:
+def build_panel(history: pd.DataFrame, plan: Plan | None = None) -> Panel:
     """Pivots a checked history (`batchscope.history.check_history`) into arrays.
+
+    Args:
+        history: Of one study.
+        plan: What the study says about where trials end; None where there is no study.
 
     Raises:
         HistoryError: It holds several studies, several trials for one batch size and replicate,
@@ -128,6 +165,7 @@ def build_panel(history: pd.DataFrame) -> Panel:
         costs={name: filled(name) for name in COSTS if name in history.columns},
         learning_rate=filled("learning_rate") if "learning_rate" in history.columns else None,
         trial_names=_trial_names(history),
+        plan=plan,
     )
 
 

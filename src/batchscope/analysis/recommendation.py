@@ -28,12 +28,16 @@ class _Standing:
     Attributes:
         score: (B, R, E) float64, the metric, its sign turned if it is a loss.
         mean: (B, E) float64, over replicates.
+        final: (B, R) float64, the score at the batch size's end.
+        final_mean: (B,) float64, over replicates.
         eligible: (B,) bool, a finite mean at the end and no trial that diverged.
         best: Row of the best eligible batch size.
     """
 
     score: Floats
     mean: Floats
+    final: Floats
+    final_mean: Floats
     eligible: Bools
     best: int
 
@@ -41,7 +45,7 @@ class _Standing:
 def recommend(panel: Panel, quantity: str, settings: Settings, *, retuned: bool | None) -> Recommendation:
     """The cheapest batch size that ends within the margin of the best, by each cost.
 
-    A batch size is eligible if it has a finite mean at the last epoch and none of its trials
+    A batch size is eligible if it has a finite mean at the end and none of its trials
     diverged. Among those within the margin of the best final mean, each cost (updates, examples,
     seconds) picks the one that spent least up to the epoch from which on its mean stays within
     the margin; a tie goes to the better final mean, then to the smaller batch size. A cost that
@@ -89,15 +93,18 @@ def _sign(quantity: str) -> float:
 def _standing(panel: Panel, quantity: str) -> _Standing | None:
     score = _sign(quantity) * panel.metrics[quantity]
     _, mean, _ = mean_and_sd(score, axis=1)
-    eligible = np.isfinite(mean[:, -1]) & ~panel.diverged.any(axis=(1, 2))
+    final = panel.at_end(score)
+    _, final_mean, _ = mean_and_sd(final, axis=1)
+    eligible = np.isfinite(final_mean) & ~panel.diverged.any(axis=(1, 2))
     if not eligible.any():
         return None
-    return _Standing(score, mean, eligible, int(np.where(eligible, mean[:, -1], -np.inf).argmax()))
+    best = int(np.where(eligible, final_mean, -np.inf).argmax())
+    return _Standing(score, mean, final, final_mean, eligible, best)
 
 
 def _within_margin(standing: _Standing, margin: float) -> list[int]:
     # A difference of exactly the margin counts as within, whatever its last bit.
-    behind = standing.mean[standing.best, -1] - standing.mean[:, -1]
+    behind = standing.final_mean[standing.best] - standing.final_mean
     return [int(row) for row in np.flatnonzero(standing.eligible & (behind <= margin * (1 + 1e-9)))]
 
 
@@ -111,13 +118,13 @@ def _recommendation(
 ) -> Recommendation:
     within = [] if standing is None else _within_margin(standing, settings.margin)
     best_mean = (
-        float("nan") if standing is None else _sign(quantity) * float(standing.mean[standing.best, -1])
+        float("nan") if standing is None else _sign(quantity) * float(standing.final_mean[standing.best])
     )
     return Recommendation(
         status="cannot_tell" if reasons else "recommended",
         quantity=quantity,
         margin=settings.margin,
-        epoch=int(panel.epochs[-1]),
+        epoch=panel.end_epoch,
         best_batch_size=None if standing is None else int(panel.batch_sizes[standing.best]),
         best_mean=best_mean,
         within_margin=tuple(int(panel.batch_sizes[row]) for row in within),
@@ -128,14 +135,15 @@ def _recommendation(
 
 def _choices(panel: Panel, standing: _Standing, margin: float) -> tuple[Choice, ...]:
     rows = _within_margin(standing, margin)
-    goal = standing.mean[standing.best, -1] - margin * (1 + 1e-9)
-    reached = {row: _settled(standing.mean[row] >= goal) for row in rows}
+    goal = standing.final_mean[standing.best] - margin * (1 + 1e-9)
+    good = standing.mean >= goal
+    reached = {row: _settled(good[row, : panel.end_columns[row] + 1]) for row in rows}
     choices = []
     for cost, values in panel.costs.items():
         spent = {row: _spent(values[row], standing.score[row], reached[row]) for row in rows}
         if not np.isfinite(list(spent.values())).all():
             continue
-        cheapest = min(rows, key=lambda row: (spent[row], -standing.mean[row, -1], row))
+        cheapest = min(rows, key=lambda row: (spent[row], -standing.final_mean[row], row))
         choices.append(
             Choice(
                 cost=cost,
@@ -170,16 +178,15 @@ def _one_batch_size(panel: Panel) -> Sentence:
 
 
 def _no_finite_value(panel: Panel, quantity: str) -> Sentence:
-    epoch = int(panel.epochs[-1])
+    where = "its end" if panel.end_epoch is None else f"epoch {panel.end_epoch}"
     text = (
-        f"No batch size reaches epoch {epoch} with a finite {quantity_name(quantity)} and without a "
-        "diverged trial."
+        f"No batch size reaches {where} with a finite {quantity_name(quantity)} and without a diverged trial."
     )
-    return Sentence("no_finite_value", text, (("epoch", epoch),))
+    return Sentence("no_finite_value", text, (("epoch", panel.end_epoch),))
 
 
 def _replicates(panel: Panel, standing: _Standing) -> list[Sentence]:
-    finite = np.isfinite(standing.score[:, :, -1])
+    finite = np.isfinite(standing.final)
     shared = (finite & finite[standing.best]).sum(axis=1)
     few = np.flatnonzero(standing.eligible & (shared < ENOUGH_REPLICATES))
     if not len(few):
@@ -196,7 +203,7 @@ def _replicates(panel: Panel, standing: _Standing) -> list[Sentence]:
 
 
 def _wide_intervals(panel: Panel, standing: _Standing, quantity: str, settings: Settings) -> list[Sentence]:
-    final = standing.score[:, :, -1]
+    final = standing.final
     n, mean, low, high, _ = paired_t(final - final[standing.best], settings.confidence)
     others = standing.eligible & (n >= 2)
     others[standing.best] = False

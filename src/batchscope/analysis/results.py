@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from batchscope.analysis.estimates import Decomposition, DecompositionRow, Estimate, SummaryRow
-from batchscope.analysis.facts import StageSpan, StudyFacts
+from batchscope.analysis.facts import End, StageSpan, StudyFacts
 from batchscope.analysis.words import Figure, Sentence
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Comparison",
     "Decomposition",
     "DecompositionRow",
+    "End",
     "Estimate",
     "Exchangeability",
     "Figure",
@@ -41,7 +42,7 @@ class Comparison:
 
     Attributes:
         quantity: ``val_accuracy``, ``val_loss`` or ``gap``.
-        epoch: At which they are compared.
+        epoch: At which they are compared; None where batch sizes end at different ones.
         batch_size: The larger batch size.
         reference: The smallest batch size of the study.
         n_pairs: Replicates with finite values at both.
@@ -54,7 +55,7 @@ class Comparison:
     """
 
     quantity: str
-    epoch: int
+    epoch: int | None
     batch_size: int
     reference: int
     n_pairs: int
@@ -72,7 +73,7 @@ class Trend:
 
     Attributes:
         quantity: ``val_accuracy``, ``val_loss`` or ``gap``.
-        epoch: At which the batch sizes are ranked.
+        epoch: At which the batch sizes are ranked; None where batch sizes end at different ones.
         direction: What is tested, fixed in advance: ``decreasing`` with batch size (accuracy) or
             ``increasing`` (loss and gap).
         n_replicates: Replicates with finite values at every batch size; only these are used.
@@ -84,7 +85,7 @@ class Trend:
     """
 
     quantity: str
-    epoch: int
+    epoch: int | None
     direction: str
     n_replicates: int
     n_left_out: int
@@ -115,7 +116,7 @@ class Spread:
 
     Attributes:
         quantity: ``val_accuracy`` or ``val_loss``.
-        epoch: At which it is measured.
+        epoch: At which it is measured; None where batch sizes end at different ones.
         rows: One per batch size, ascending.
         factor_per_doubling: 2^slope of the least-squares line of log2(sd) against
             log2(batch size): by how much the spread multiplies when the batch size doubles.
@@ -125,7 +126,7 @@ class Spread:
     """
 
     quantity: str
-    epoch: int
+    epoch: int | None
     rows: tuple[SpreadRow, ...]
     factor_per_doubling: float
     statistic: float
@@ -257,7 +258,7 @@ class Recommendation:
         status: ``recommended``, or ``cannot_tell`` where `reasons` is not empty.
         quantity: ``val_accuracy`` or ``val_loss``.
         margin: How far from the best still counts as equally good.
-        epoch: At which they are compared.
+        epoch: At which they are compared; None where batch sizes end at different ones.
         best_batch_size: The one with the best mean; None where no batch size has a finite one.
         best_mean: Its mean; NaN where there is none.
         within_margin: Batch sizes whose mean is within the margin of the best and of which no
@@ -270,7 +271,7 @@ class Recommendation:
     status: str
     quantity: str
     margin: float
-    epoch: int
+    epoch: int | None
     best_batch_size: int | None
     best_mean: float
     within_margin: tuple[int, ...]
@@ -284,7 +285,8 @@ class Analysis:
 
     Attributes:
         facts: What was analysed, and with which settings.
-        summary: By epoch, then batch size.
+        summary: By epoch, then batch size; where batch sizes end at different epochs, the rows of
+            their ends come last.
         decomposition: What the observed gap is made of, where the history has probes.
         comparisons: By quantity (the metric, then the gap), then batch size.
         trend: The metric's, then the gap's where there is one.
@@ -312,5 +314,6 @@ class Analysis:
 
     @property
     def final(self) -> tuple[SummaryRow, ...]:
-        """The summary's rows at the last epoch, by batch size."""
-        return tuple(row for row in self.summary if row.epoch == self.facts.last_epoch)
+        """The summary's rows at the ends, by batch size."""
+        ends = {(end.batch_size, end.epoch) for end in self.facts.ends}
+        return tuple(row for row in self.summary if (row.batch_size, row.epoch) in ends)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from batchscope.errors import HistoryError
 
-__all__ = ["RecipeFacts", "Settings"]
+__all__ = ["Budget", "Plan", "RecipeFacts", "Settings"]
+
+Budget = Literal["epochs", "updates", "examples"]
 
 VALIDATION_METRICS = ("val_accuracy", "val_loss")
 
@@ -49,12 +53,28 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """How long a study trains.
+
+    Attributes:
+        budgets: By name of the stage, of what all batch sizes are given the same.
+        last_epochs: By batch size, the epoch at which its trials end.
+    """
+
+    budgets: Mapping[str, Budget]
+    last_epochs: Mapping[int, int]
+
+
+@dataclass(frozen=True)
 class RecipeFacts:
     """What is known about the recipe beyond its history.
 
     Attributes:
         learning_rate_retuned: Whether the learning rate was tuned anew for each batch size. None
             leaves it to the history's learning_rate column.
+        plan: How long the study trains. None leaves it to the history, see
+            `batchscope.analysis.ends.find_ends`.
     """
 
     learning_rate_retuned: bool | None = None
+    plan: Plan | None = None

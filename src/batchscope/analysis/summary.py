@@ -13,56 +13,63 @@ from batchscope.errors import HistoryError
 __all__ = ["summarize", "summary_epochs"]
 
 
-def summary_epochs(panel: Panel, chosen: tuple[int, ...] | None) -> tuple[int, ...]:
-    """The epochs to summarize, ascending.
+def summary_epochs(panel: Panel, chosen: tuple[int, ...] | None) -> tuple[tuple[int, ...], ...]:
+    """The epochs to summarize besides the end, ascending, for each batch size.
 
-    By default the first recorded epoch at or after three quarters of the longest trial's last
-    one. That last epoch, the end, is always among them.
+    By default the first epoch, of those that any trial of the batch size recorded, at or after three
+    quarters of the way to its end. A chosen epoch counts for the batch sizes that do not end before it.
 
     Raises:
         HistoryError: A chosen epoch was not recorded by any trial.
     """
+    ends = panel.ends.epochs.tolist()
     if chosen is None:
-        last = int(panel.epochs[-1])
-        late = panel.epochs[panel.epochs >= 0.75 * last]
-        return tuple(sorted({int(late[0]), last}))
+        return tuple(_late(panel, row, end) for row, end in enumerate(ends))
     unknown = sorted(set(chosen) - set(panel.epochs.tolist()))
     if unknown:
         raise HistoryError(
             f"epochs of the summary must be in the history, which runs from {panel.epochs[0]} to "
             f"{panel.epochs[-1]}, but got {', '.join(map(str, unknown))}"
         )
-    return tuple(sorted({*chosen, int(panel.epochs[-1])}))
+    return tuple(tuple(sorted(epoch for epoch in set(chosen) if epoch < end)) for end in ends)
+
+
+def _late(panel: Panel, row: int, end: int) -> tuple[int, ...]:
+    # At a common end, one epoch for all.
+    recorded = panel.recorded[row].any(axis=0) | panel.ends.common
+    late = panel.epochs[recorded & (panel.epochs >= 0.75 * end) & (panel.epochs < end)]
+    return tuple(late[:1].tolist())
 
 
 def summarize(panel: Panel, settings: Settings) -> tuple[SummaryRow, ...]:
-    """Summary rows by epoch, then batch size.
+    """Summary rows by epoch, then batch size, and after all of them those of the ends.
 
     The gap is differenced within each trial before it is averaged, so its interval is that of
     paired values.
     """
-    columns = np.searchsorted(panel.epochs, summary_epochs(panel, settings.summary_epochs))
-    return tuple(
-        _row(panel, row, int(column), settings.confidence)
-        for column in columns
-        for row in range(len(panel.batch_sizes))
-    )
+    before = summary_epochs(panel, settings.summary_epochs)
+    cells = sorted((epoch, row) for row, epochs in enumerate(before) for epoch in epochs)
+    cells += [(int(epoch), row) for row, epoch in enumerate(panel.ends.epochs)]
+    return tuple(_row(panel, row, epoch, settings.confidence) for epoch, row in cells)
 
 
-def _row(panel: Panel, row: int, column: int, confidence: float) -> SummaryRow:
+def _row(panel: Panel, row: int, epoch: int, confidence: float) -> SummaryRow:
+    # An end that no trial has reached is not among the panel's epochs.
+    column = max(int(np.searchsorted(panel.epochs, epoch, side="right")) - 1, 0)
+    recorded = panel.recorded[row, :, column] & (panel.epochs[column] == epoch)
     trials = panel.recorded[row].any(axis=1)
     diverged = panel.diverged[row, :, column] & trials
-    missing = trials & ~diverged & ~panel.recorded[row, :, column]
-    stages = panel.stage_index[row, :, column]
+    missing = trials & ~diverged & ~recorded
+    stage = int(np.where(recorded, panel.stage_index[row, :, column], -1).max())
 
     def quantity(name: str) -> Estimate | None:
         if name not in panel.metrics:
             return None
-        return estimate(panel.metrics[name][row, :, column], confidence)
+        return estimate(np.where(recorded, panel.metrics[name][row, :, column], np.nan), confidence)
 
     return SummaryRow(
-        epoch=int(panel.epochs[column]),
-        stage=panel.stages[stages.max()] if stages.max() >= 0 else None,
+        epoch=epoch,
+        stage=panel.stages[stage] if stage >= 0 else None,
         batch_size=int(panel.batch_sizes[row]),
         n_trials=int(trials.sum()),
         n_diverged=int(diverged.sum()),

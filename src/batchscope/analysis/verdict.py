@@ -179,12 +179,12 @@ def _comparisons(analysis: Analysis) -> list[Sentence]:
 
 
 def _comparison(tested: list[Comparison], facts: StudyFacts) -> Sentence:
-    name, epoch, reference = quantity_name(tested[0].quantity), tested[0].epoch, tested[0].reference
+    name, when, reference = quantity_name(tested[0].quantity), facts.when, tested[0].reference
     surest = min(tested, key=lambda found: found.p_holm)
     different = [found for found in tested if found.p_holm < facts.level]
     shown = max(different, key=lambda found: abs(found.difference)) if different else surest
     figures: tuple[tuple[str, Figure], ...] = (
-        ("epoch", epoch),
+        *facts.end_figures,
         ("reference", reference),
         ("n_different", len(different)),
         ("n_tested", len(tested)),
@@ -200,13 +200,13 @@ def _comparison(tested: list[Comparison], facts: StudyFacts) -> Sentence:
     )
     if not different:
         text = (
-            f"No batch size differs significantly from batch size {reference} in {name} at epoch {epoch}; "
+            f"No batch size differs significantly from batch size {reference} in {name} at {when}; "
             f"the surest difference is {amount}."
         )
         return Sentence("comparison_none", text, figures)
     sizes = [found.batch_size for found in different]
     text = (
-        f"Against batch size {reference}, the {name} at epoch {epoch} differs significantly at batch size "
+        f"Against batch size {reference}, the {name} at {when} differs significantly at batch size "
         f"{some(sizes)}: by {amount}."
     )
     return Sentence("comparison_different", text, figures)
@@ -234,7 +234,8 @@ def _stage_shares(analysis: Analysis) -> list[Sentence]:
     first = headline_share(analysis)
     sentences = []
     for share in analysis.updates_share:
-        if share is first or not math.isfinite(share.share):
+        # Where a stage gives all batch sizes equally many updates, matching them is no finding.
+        if share is first or not math.isfinite(share.share) or not analysis.facts.equal_epochs(share.stage):
             continue
         clause = share_clause(share, analysis.facts.confidence)
         figures = (

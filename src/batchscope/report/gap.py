@@ -32,7 +32,8 @@ class GapInfo:
 
     Attributes:
         batch_sizes: Of the whole study.
-        epoch: The last of the summary's epochs that the most batch sizes have reached.
+        when: Where the gap is measured, for brackets: each batch size's end where these differ, else
+            the last of the summary's epochs that the most batch sizes have reached.
         points: Columns ``batch_size``, ``gap`` (mean over replicates), ``low``, ``high`` (ends of
             the t-interval, NaN below two replicates) and ``replicates``.
         margin: Differences below it do not matter in practice.
@@ -41,7 +42,7 @@ class GapInfo:
     """
 
     batch_sizes: tuple[int, ...]
-    epoch: int
+    when: str
     points: pd.DataFrame
     margin: float
     confidence: float
@@ -52,14 +53,17 @@ class GapInfo:
         """The finding: how the observed gap goes with batch size."""
         pairs = zip(self.points["batch_size"], self.points["gap"], strict=True)
         levels = [Level(int(size), float(gap)) for size, gap in pairs]
-        return level_sentence("The observed gap", levels, f"(epoch {self.epoch})", self.margin)
+        return level_sentence("The observed gap", levels, f"({self.when})", self.margin)
 
 
 def gap_info(analysis: Analysis) -> GapInfo | None:
     """Numbers of the gap's figure; None where no batch size has a finite gap."""
+    facts = analysis.facts
+    own_ends = facts.end_epoch is None
+    found = analysis.final if own_ends else analysis.summary
     rows = [
         (row.epoch, row.batch_size, row.gap.mean, row.gap.low, row.gap.high, row.gap.n)
-        for row in analysis.summary
+        for row in found
         if row.gap is not None and math.isfinite(row.gap.mean)
     ]
     if not rows:
@@ -67,8 +71,8 @@ def gap_info(analysis: Analysis) -> GapInfo | None:
     table = pd.DataFrame(rows, columns=["epoch", "batch_size", "gap", "low", "high", "replicates"])
     reached = table.groupby("epoch").size()
     epoch = int(reached.index[reached == reached.max()].max())
-    diverged = sum(row.n_diverged for row in analysis.summary if row.epoch == epoch)
-    points = table[table["epoch"] == epoch].drop(columns="epoch").reset_index(drop=True)
+    diverged = sum(row.n_diverged for row in found if own_ends or row.epoch == epoch)
+    points = table[own_ends | (table["epoch"] == epoch)].drop(columns="epoch").reset_index(drop=True)
     alone = points.loc[points["low"].isna(), "batch_size"].tolist()
     notes = []
     if diverged:
@@ -76,11 +80,11 @@ def gap_info(analysis: Analysis) -> GapInfo | None:
     if alone:
         notes.append(f"No interval from one replicate: batch {batch_sizes(alone)}.")
     return GapInfo(
-        batch_sizes=analysis.facts.batch_sizes,
-        epoch=epoch,
+        batch_sizes=facts.batch_sizes,
+        when=facts.when_short if own_ends else f"epoch {epoch}",
         points=points,
-        margin=analysis.facts.margin,
-        confidence=analysis.facts.confidence,
+        margin=facts.margin,
+        confidence=facts.confidence,
         notes=tuple(notes),
     )
 

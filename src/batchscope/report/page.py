@@ -140,7 +140,7 @@ def _summary_line(analysis: Analysis) -> str:
         f"Batch {'size' if len(sizes) == 1 else 'sizes'} {shown}",
         count(len(facts.replicates), "replicate"),
         count(facts.n_trials, "trial"),
-        count(facts.last_epoch, "epoch"),
+        count(facts.last_epoch, "epoch") if facts.end_epoch is not None else facts.end_amount,
     ]
     return " \u00b7 ".join(parts)
 

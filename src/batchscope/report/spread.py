@@ -36,7 +36,7 @@ class SpreadInfo:
     Attributes:
         batch_sizes: Of the whole study.
         quantity: ``val_accuracy`` or ``val_loss``.
-        epoch: At which it is measured.
+        when: Where it is measured, for brackets.
         points: Columns ``batch_size``, ``sd``, ``replicates`` and ``none`` (zero, where a stem
             starts).
         factor_per_doubling: By how much the spread multiplies when the batch size doubles; NaN
@@ -47,7 +47,7 @@ class SpreadInfo:
 
     batch_sizes: tuple[int, ...]
     quantity: str
-    epoch: int
+    when: str
     points: pd.DataFrame
     factor_per_doubling: float
     p: float
@@ -59,7 +59,7 @@ class SpreadInfo:
         pairs = zip(self.points["batch_size"], self.points["sd"], strict=True)
         levels = [Level(int(size), float(sd)) for size, sd in pairs]
         name = f"The spread between replicates in {quantity_name(self.quantity)}"
-        told = level_sentence(name, levels, f"(epoch {self.epoch})", TOLERANCE)
+        told = level_sentence(name, levels, f"({self.when})", TOLERANCE)
         if direction(levels, TOLERANCE) in ("single", "flat") or not math.isfinite(self.p):
             return told
         return told if self.p < SIGNIFICANT else f"{told}, as chance alone could make it ({p_value(self.p)})"
@@ -74,7 +74,7 @@ def spread_info(analysis: Analysis) -> SpreadInfo | None:
     return SpreadInfo(
         batch_sizes=analysis.facts.batch_sizes,
         quantity=spread.quantity,
-        epoch=spread.epoch,
+        when=analysis.facts.when_short,
         points=pd.DataFrame(rows, columns=["batch_size", "sd", "replicates", "none"]),
         factor_per_doubling=spread.factor_per_doubling,
         p=spread.p,

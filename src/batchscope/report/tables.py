@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from batchscope.analysis.estimates import TERMS
 from batchscope.analysis.gap_finding import inference_sentence
-from batchscope.analysis.results import Analysis, DecompositionRow, Estimate
+from batchscope.analysis.results import Analysis, DecompositionRow, Estimate, StudyFacts, UpdatesShare
 from batchscope.analysis.words import minus, number, of_quantity, p_value, percent, quantity_name
 from batchscope.report.words import figure_text
 
@@ -93,7 +93,8 @@ def summary_of(analysis: Analysis) -> Table:
     return Table(
         key="summary",
         title="Summary by batch size",
-        note=f"Mean over replicates, with standard deviation and {_coverage(analysis)} t-interval.",
+        note=f"Mean over replicates, with standard deviation and {_coverage(analysis)} t-interval. "
+        f"The last rows are of {analysis.facts.when}.",
         columns=("Epoch", "Batch size", "Replicates", *(quantity_name(name).capitalize() for name in names)),
         rows=tuple(
             (
@@ -155,8 +156,8 @@ def _comparisons(analysis: Analysis) -> Table:
     return Table(
         key="comparisons",
         title="Each batch size against the smallest",
-        note=f"Mean difference over pairs of replicates, {_coverage(analysis)} t-interval, paired t-test, "
-        "and Holm's correction over the batch sizes.",
+        note=f"Mean difference over pairs of replicates at {analysis.facts.when}, {_coverage(analysis)} "
+        "t-interval, paired t-test, and Holm's correction over the batch sizes.",
         columns=("Quantity", "Batch size", "Against", "Pairs", "Difference", "p", "p (Holm)", "Remark"),
         rows=tuple(
             (
@@ -178,7 +179,8 @@ def _trend(analysis: Analysis) -> Table:
     return Table(
         key="trend",
         title="Trend with batch size",
-        note="Page's test over replicates, one-sided; the direction was fixed beforehand.",
+        note=f"Page's test over replicates at {analysis.facts.when}, one-sided; the direction was fixed "
+        "beforehand.",
         columns=("Quantity", "Tested direction", "Replicates", "Page's L", "p", "Remark"),
         rows=tuple(
             (
@@ -218,10 +220,20 @@ def _updates_share(analysis: Analysis) -> Table:
                 _share(row.share_alike, row.low_alike, row.high_alike),
                 _figure(row.variance_at_matched_epochs, _short),
                 _figure(row.variance_at_matched_updates, _short),
-                Cell(row.reason or ""),
+                Cell(_share_remark(row, analysis.facts)),
             )
             for row in analysis.updates_share
         ),
+    )
+
+
+def _share_remark(found: UpdatesShare, facts: StudyFacts) -> str:
+    """Why a figure is missing, or that a stage of equal updates is matched by design."""
+    if found.reason is not None or facts.equal_epochs(found.stage):
+        return found.reason or ""
+    return (
+        "batch sizes were not given the same number of epochs here: equal epochs are the "
+        f"{found.n_epochs} that all have"
     )
 
 
@@ -237,7 +249,7 @@ def _spread(analysis: Analysis) -> Table:
     return Table(
         key="spread",
         title="Spread between replicates",
-        note=f"Standard deviation of {quantity_name(spread.quantity)} at epoch {spread.epoch}.",
+        note=f"Standard deviation of {quantity_name(spread.quantity)} at {analysis.facts.when}.",
         columns=("Batch size", "Replicates", "Standard deviation"),
         rows=tuple(
             (_whole(row.batch_size), _whole(row.n), _figure(row.sd, lambda sd: number(sd, 4)))
