@@ -54,9 +54,10 @@ class Run:
 
     def analyze(self) -> Analysis:
         """What the history says."""
-        from batchscope.analysis import analyze
+        from batchscope.run_report import analyze_run
 
-        return analyze(self.history)
+        with self._store() as store:
+            return analyze_run(self.study, store, store.history(self.study.name))
 
     def write_report(self) -> Path:
         """Writes history, pictures and page from the stored results.

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from batchscope.analysis import Analysis, Settings, analyze, load_source
+from batchscope.analysis import Analysis, Plan, RecipeFacts, Settings, analyze, load_source
 from batchscope.history import encode_history
 from batchscope.loading import dump_study
 from batchscope.records import TrialState
@@ -20,9 +20,10 @@ from batchscope.report.page import write_page
 from batchscope.report.pictures import write_pictures
 from batchscope.running.folder import RunFolder
 from batchscope.running.store import Store, TrialStatus
+from batchscope.schedule import schedule
 from batchscope.spec import Study
 
-__all__ = ["content_of", "page_content", "write_run_report"]
+__all__ = ["analyze_run", "content_of", "page_content", "write_run_report"]
 
 
 def write_run_report(study: Study, store: Store, folder: Path) -> Path:
@@ -41,7 +42,7 @@ def write_run_report(study: Study, store: Store, folder: Path) -> Path:
         ReportError: A file cannot be written.
     """
     history = store.history(study.name)
-    analysis = analyze(history)
+    analysis = analyze_run(study, store, history)
     for suffix in (".csv", ".parquet"):
         replace_file(folder / f"history{suffix}", encode_history(history, suffix))
     write_pictures(history, folder, analysis)
@@ -68,7 +69,36 @@ def content_of(source: str, settings: Settings) -> PageContent:
     study = place.study()
     with Store(place.database) as store:
         history = store.history(study.name)
-        return page_content(study, store, history, analyze(history, settings))
+        return page_content(study, store, history, analyze_run(study, store, history, settings))
+
+
+def analyze_run(
+    study: Study, store: Store, history: pd.DataFrame, settings: Settings | None = None
+) -> Analysis:
+    """Analyses a run's history by what its study says about where trials end.
+
+    Args:
+        study: The study of the run.
+        store: Its results; it tells the number of training images.
+        history: As stored.
+        settings: Of the analysis; None for the defaults.
+
+    Raises:
+        HistoryError: The history cannot be analysed.
+    """
+    return analyze(history, settings, RecipeFacts(plan=_plan(study, store)))
+
+
+def _plan(study: Study, store: Store) -> Plan | None:
+    """None where the number of training images was not stored."""
+    kept = store.data()
+    if kept is None:
+        return None
+    images = sum(kept[0].training)
+    return Plan(
+        budgets={stage.name: "epochs" if stage.epochs else "updates" for stage in study.stages},
+        last_epochs={size: schedule(study, size, images)[-1].last_epoch for size in study.batch_sizes},
+    )
 
 
 def page_content(study: Study, store: Store, history: pd.DataFrame, analysis: Analysis) -> PageContent:

@@ -25,7 +25,7 @@ MATCHING = "matching updates instead of epochs"
 def test_gap_of_the_published_study(analysis: Analysis, published: pd.DataFrame) -> None:
     info = gap_info(analysis)
     assert info is not None
-    assert info.epoch == 20
+    assert info.when == "epoch 20"
     assert info.title == "The observed gap rises from 0.008 at batch 16 to 0.256 at batch 128 (epoch 20)"
     for row in info.points.itertuples():
         here = published[(published["batch_size"] == row.batch_size) & (published["epoch"] == 20)]
@@ -57,7 +57,7 @@ def test_gap_is_taken_where_most_batch_sizes_have_been() -> None:
     shorter = history[~((history["batch_size"] == 32) & (history["epoch"] > 6))]
     info = gap_info(analyze(shorter, FEW))
     assert info is not None
-    assert info.epoch == 6
+    assert info.when == "epoch 6"
     assert info.batch_sizes == (16, 32)
 
 

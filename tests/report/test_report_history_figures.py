@@ -42,7 +42,7 @@ def test_every_point_of_the_published_means(published: pd.DataFrame) -> None:
 
 def test_by_batch_size_of_the_published_study(published: pd.DataFrame) -> None:
     info = by_batch_size_info(published, "accuracy")
-    assert info.epochs == (15, 20)
+    assert [moment.when for moment in info.moments] == ["epoch 15", "epoch 20"]
     assert {level.batch_size: round(level.value, 4) for level in info.levels[1]} == ENDS
     assert len(info.points) == 2 * 4 * 3 * 2
     assert info.title == (

@@ -1,4 +1,4 @@
-"""Figure D: training and validation against batch size, at two epochs."""
+"""Figure D: training and validation against batch size, late and at the end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from batchscope.report.curves import PARTS, POINTS, Measure, curve_points, diverged_note, last_common_epoch
+from batchscope.analysis.results import StudyFacts
+from batchscope.report.curves import PARTS, POINTS, Measure, curve_points, diverged_note
 from batchscope.report.encodings import (
     batch_size_axis,
     batch_size_colour,
@@ -19,6 +20,7 @@ from batchscope.report.encodings import (
     value_domain,
 )
 from batchscope.report.figure import Figure, Panels
+from batchscope.report.moments import Moment, late_moments
 from batchscope.report.words import Level, direction_phrase
 
 __all__ = ["ByBatchSizeInfo", "by_batch_size_chart", "by_batch_size_figure", "by_batch_size_info"]
@@ -35,19 +37,20 @@ class ByBatchSizeInfo:
     Attributes:
         measure: ``accuracy`` or ``loss``.
         batch_sizes: Of the whole study.
-        epochs: At most two, ascending.
-        points: Columns ``batch_size``, ``replicate``, ``epoch``, ``part``, ``value``.
-        means: Columns ``batch_size``, ``epoch``, ``part``, ``value``, ``low``, ``high`` (range
-            over replicates), ``replicates``.
+        moments: At most two, in the order of training.
+        points: Columns ``moment`` (from 1), ``batch_size``, ``replicate``, ``epoch``, ``part``,
+            ``value``.
+        means: Columns ``moment``, ``batch_size``, ``epoch``, ``part``, ``value``, ``low``, ``high``
+            (range over replicates), ``replicates``.
         ranged: Whether the range over replicates is drawn instead of each of them.
-        levels: Mean by batch size at each of `epochs`, of validation where the history has it.
+        levels: Mean by batch size at each of `moments`, of validation where the history has it.
         part: Which part `levels` tells of.
         notes: What is left out.
     """
 
     measure: Measure
     batch_sizes: tuple[int, ...]
-    epochs: tuple[int, ...]
+    moments: tuple[Moment, ...]
     points: pd.DataFrame
     means: pd.DataFrame
     ranged: bool
@@ -57,15 +60,15 @@ class ByBatchSizeInfo:
 
     @property
     def title(self) -> str:
-        """The finding: how it goes with batch size at each epoch, and whether that changes."""
+        """The finding: how it goes with batch size at each moment, and whether that changes."""
         told = [
-            (*direction_phrase(levels), f"at epoch {epoch}")
-            for epoch, levels in zip(self.epochs, self.levels, strict=True)
+            (*direction_phrase(levels), f"at {moment.when}")
+            for moment, levels in zip(self.moments, self.levels, strict=True)
             if levels
         ]
         name = f"{self.part.capitalize()} {self.measure}"
         if not told:
-            return f"{name} has no finite figure at epoch {self.epochs[-1]}"
+            return f"{name} has no finite figure at {self.moments[-1].when}"
         first_verb, first_figures, first_when = told[0]
         text = f"{name} {first_verb} {first_when} ({first_figures})"
         if len(told) == 1:
@@ -75,38 +78,45 @@ class ByBatchSizeInfo:
         return f"{text} {joint} {when} ({figures})"
 
 
-def by_batch_size_info(history: pd.DataFrame, measure: Measure) -> ByBatchSizeInfo:
+def by_batch_size_info(
+    history: pd.DataFrame, measure: Measure, facts: StudyFacts | None = None
+) -> ByBatchSizeInfo:
     """Numbers of figure D: at the first epoch from three quarters of the way on, and at the end.
 
-    The end is the last epoch that every batch size has reached.
+    Args:
+        history: In standard form, see `batchscope.history.check_history`.
+        measure: Both parts are taken where the history has them.
+        facts: Of the history's analysis; None where there is none.
     """
     every = curve_points(history, measure)
-    end = last_common_epoch(history)
-    late = int(every.loc[every["epoch"] >= 0.75 * end, "epoch"].min())
-    epochs = tuple(dict.fromkeys((late, end)))
-    points = every[every["epoch"].isin(epochs)].reset_index(drop=True)
+    moments = late_moments(history, facts)
+    found = [moment.of(every).assign(moment=place) for place, moment in enumerate(moments, start=1)]
+    points = pd.concat(found, ignore_index=True)
     part = PARTS[1] if (points["part"] == PARTS[1]).any() else PARTS[0]
-    grouped = points.groupby(["batch_size", "epoch", "part"], sort=True)["value"]
+    grouped = points.groupby(["moment", "batch_size", "epoch", "part"], sort=True)["value"]
     means = grouped.agg(value="mean", low="min", high="max", replicates="count").reset_index()
-    most = points.groupby(["batch_size", "epoch", "part"]).size().max()
+    most = points.groupby(["moment", "batch_size", "part"]).size().max()
     ranged = bool(most > POINTS_ABOVE or len(points) > POINTS)
     note = "Bars show the range over all replicates instead of each one." if ranged else ""
     return ByBatchSizeInfo(
         measure=measure,
         batch_sizes=tuple(int(size) for size in np.unique(every["batch_size"])),
-        epochs=epochs,
+        moments=moments,
         points=points,
         means=means,
         ranged=ranged,
-        levels=tuple(_levels(means[(means["part"] == part) & (means["epoch"] == epoch)]) for epoch in epochs),
+        levels=tuple(
+            _levels(means[(means["part"] == part) & (means["moment"] == place)])
+            for place in range(1, len(moments) + 1)
+        ),
         part=part,
         notes=tuple(text for text in (diverged_note(every), note) if text),
     )
 
 
 def by_batch_size_chart(info: ByBatchSizeInfo) -> alt.ConcatChart:
-    """Figure D: a plot for each epoch, on the same axes."""
-    panels = [_panel(info, epoch) for epoch in info.epochs]
+    """Figure D: a plot for each moment, on the same axes."""
+    panels = [_panel(info, place) for place in range(1, len(info.moments) + 1)]
     return alt.concat(*panels, data=inline(info.points), columns=PANELS.columns, spacing=24)
 
 
@@ -124,9 +134,9 @@ def by_batch_size_figure(info: ByBatchSizeInfo) -> Figure:
     )
 
 
-def _panel(info: ByBatchSizeInfo, epoch: int) -> alt.LayerChart | alt.FacetChart:
-    means = alt.Chart(inline(info.means[info.means["epoch"] == epoch]))
-    here = alt.FieldEqualPredicate(field="epoch", equal=epoch)
+def _panel(info: ByBatchSizeInfo, place: int) -> alt.LayerChart | alt.FacetChart:
+    means = alt.Chart(inline(info.means[info.means["moment"] == place]))
+    here = alt.FieldEqualPredicate(field="moment", equal=place)
     domain = value_domain(pd.concat([info.means["low"], info.means["high"]]), info.measure)
     x, y = batch_size_axis(info.batch_sizes), value_axis("value", info.measure.capitalize(), domain)
     colour = batch_size_colour(info.batch_sizes, legend=False)
@@ -143,7 +153,7 @@ def _panel(info: ByBatchSizeInfo, epoch: int) -> alt.LayerChart | alt.FacetChart
         tips = tooltips("part", "batch_size", "replicate", "value")
         replicates = dots.encode(x=x, y=y, color=colour, shape=shape.legend(None), tooltip=tips)
     layered = alt.layer(line, replicates)
-    return layered.properties(width=PANELS.width, height=280, title=f"epoch {epoch}")
+    return layered.properties(width=PANELS.width, height=280, title=info.moments[place - 1].when)
 
 
 def _levels(means: pd.DataFrame) -> tuple[Level, ...]:

@@ -100,11 +100,15 @@ def curve_points(history: pd.DataFrame, measure: Measure) -> pd.DataFrame:
 
 
 def stage_starts(history: pd.DataFrame) -> tuple[StageStart, ...]:
-    """First epochs of all stages but the first; none where the history names no stages."""
+    """First epochs of all stages but the first; none where the history names no stages.
+
+    A stage that begins at different epochs, as it may after a budget in updates, has no start for all.
+    """
     if "stage" not in history.columns:
         return ()
-    first = history.groupby("stage")["epoch"].min().sort_values()
-    return tuple(StageStart(str(stage), int(epoch)) for stage, epoch in first.iloc[1:].items())
+    starts = history.groupby(["stage", "batch_size"])["epoch"].min().groupby("stage").agg(["min", "max"])
+    later = starts.sort_values("min").iloc[1:].query("min == max")
+    return tuple(StageStart(str(stage), int(epoch)) for stage, epoch in later["min"].items())
 
 
 def last_common_epoch(history: pd.DataFrame) -> int:

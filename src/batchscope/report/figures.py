@@ -7,7 +7,7 @@ from functools import partial
 
 import pandas as pd
 
-from batchscope.analysis.results import Analysis
+from batchscope.analysis.results import Analysis, StudyFacts
 from batchscope.report.by_batch_size import by_batch_size_figure, by_batch_size_info
 from batchscope.report.curves import accuracy_or_loss, measures
 from batchscope.report.figure import Figure
@@ -25,18 +25,22 @@ __all__ = ["all_figures", "history_figures"]
 _LABELS = "EFGHI"
 
 
-def history_figures(history: pd.DataFrame) -> tuple[Figure, ...]:
+def history_figures(history: pd.DataFrame, facts: StudyFacts | None = None) -> tuple[Figure, ...]:
     """Figures A to D, which need the history alone.
 
     A shows accuracy and loss, each where the history has it; the others show accuracy, or loss
     where the history has no accuracy.
+
+    Args:
+        history: In standard form, see `batchscope.history.check_history`.
+        facts: Of its analysis; without, batch sizes are compared at the last epoch that all reached.
     """
     main = accuracy_or_loss(history)
     return (
-        *(replicates_figure(replicates_info(history, measure)) for measure in measures(history)),
-        together_figure(together_info(history, main)),
-        means_figure(means_info(history, main)),
-        by_batch_size_figure(by_batch_size_info(history, main)),
+        *(replicates_figure(replicates_info(history, measure, facts)) for measure in measures(history)),
+        together_figure(together_info(history, main, facts)),
+        means_figure(means_info(history, main, facts)),
+        by_batch_size_figure(by_batch_size_info(history, main, facts)),
     )
 
 
@@ -46,7 +50,7 @@ def all_figures(history: pd.DataFrame, analysis: Analysis | None) -> tuple[Figur
     A figure whose columns the history lacks is left out; the analysis' notes tell what is missing.
     Those after D are labelled in their order, so that no letter is left out.
     """
-    found = list(history_figures(history))
+    found = list(history_figures(history, None if analysis is None else analysis.facts))
     if analysis is None:
         return tuple(found)
     updates, gap = updates_info(history, analysis), gap_info(analysis)

@@ -9,13 +9,13 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
+from batchscope.analysis.results import StudyFacts
 from batchscope.report.curves import (
     PARTS,
     Measure,
     StageStart,
     curve_points,
     diverged_note,
-    last_common_epoch,
     stage_starts,
     thin_epochs,
 )
@@ -29,6 +29,7 @@ from batchscope.report.encodings import (
     value_domain,
 )
 from batchscope.report.figure import Figure, Panels
+from batchscope.report.moments import Moment, end_moment
 from batchscope.report.words import Level, level_sentence
 
 __all__ = ["MeansInfo", "means_chart", "means_figure", "means_info"]
@@ -46,8 +47,8 @@ class MeansInfo:
         points: Columns ``batch_size``, ``part``, ``epoch``, ``value`` (mean over the replicates
             that have a finite figure) and ``replicates`` (how many those are).
         starts: Starts of later stages.
-        epoch: Where batch sizes are compared in the title.
-        ends: Mean at `epoch`, of validation where the history has it.
+        end: Where batch sizes are compared in the title.
+        ends: Mean at `end`, of validation where the history has it.
         part: Which part `ends` tells of.
         notes: What is left out.
     """
@@ -56,7 +57,7 @@ class MeansInfo:
     batch_sizes: tuple[int, ...]
     points: pd.DataFrame
     starts: tuple[StageStart, ...]
-    epoch: int
+    end: Moment
     ends: tuple[Level, ...]
     part: str
     notes: tuple[str, ...]
@@ -66,26 +67,26 @@ class MeansInfo:
         """The finding: how the mean goes with batch size."""
         name = f"Mean {self.part} {self.measure}"
         if not self.ends:
-            return f"{name} has no finite figure at epoch {self.epoch}"
-        return level_sentence(name, self.ends, f"(epoch {self.epoch})")
+            return f"{name} has no finite figure at {self.end.when}"
+        return level_sentence(name, self.ends, f"({self.end.when})")
 
 
-def means_info(history: pd.DataFrame, measure: Measure) -> MeansInfo:
-    """Numbers of figure C, from a history in standard form."""
+def means_info(history: pd.DataFrame, measure: Measure, facts: StudyFacts | None = None) -> MeansInfo:
+    """Numbers of figure C, from a history in standard form and the facts of its analysis."""
     points = curve_points(history, measure)
     sizes = tuple(int(size) for size in np.unique(points["batch_size"]))
-    epoch = last_common_epoch(history)
+    end = end_moment(history, facts)
     part = PARTS[1] if (points["part"] == PARTS[1]).any() else PARTS[0]
     grouped = points.groupby(["batch_size", "part", "epoch"], sort=True)["value"]
     means = grouped.agg(value="mean", replicates="count").reset_index()
-    at_end = means[(means["epoch"] == epoch) & (means["part"] == part)].dropna(subset="value")
+    at_end = end.of(means[means["part"] == part]).dropna(subset="value")
     drawn, thinned = thin_epochs(means, len(sizes) * means["part"].nunique())
     return MeansInfo(
         measure=measure,
         batch_sizes=sizes,
         points=drawn,
         starts=stage_starts(history),
-        epoch=epoch,
+        end=end,
         ends=tuple(
             Level(int(size), float(value))
             for size, value in zip(at_end["batch_size"], at_end["value"], strict=True)

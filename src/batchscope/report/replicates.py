@@ -7,19 +7,20 @@ from dataclasses import dataclass
 import altair as alt
 import pandas as pd
 
+from batchscope.analysis.results import StudyFacts
 from batchscope.report.curves import (
     Measure,
     StageStart,
     curve_points,
     diverged_note,
     even_choice,
-    last_common_epoch,
     stage_starts,
     thin_epochs,
 )
 from batchscope.report.encodings import stage_rules
 from batchscope.report.facets import curve_layers, faceted
 from batchscope.report.figure import Figure, Panels
+from batchscope.report.moments import Moment, end_moment
 from batchscope.report.words import TOLERANCE, figure_text
 
 __all__ = ["ReplicatesInfo", "replicates_chart", "replicates_figure", "replicates_info"]
@@ -38,8 +39,8 @@ class ReplicatesInfo:
         points: Columns ``batch_size``, ``replicate``, ``epoch``, ``part``, ``value``, ``panel``
             (its title) and ``order`` (its place).
         starts: Starts of later stages.
-        epoch: Where the replicates' ends are compared.
-        spread: Largest minus smallest value over replicates at `epoch`, by batch size; only of
+        end: Where the replicates are compared.
+        spread: Largest minus smallest value over replicates at `end`, by batch size; only of
             batch sizes with two replicates or more.
         part: Whose spread that is: ``validation`` where the history has it.
         notes: What is left out.
@@ -49,7 +50,7 @@ class ReplicatesInfo:
     batch_sizes: tuple[int, ...]
     points: pd.DataFrame
     starts: tuple[StageStart, ...]
-    epoch: int
+    end: Moment
     spread: dict[int, float]
     part: str
     notes: tuple[str, ...]
@@ -63,14 +64,14 @@ class ReplicatesInfo:
         widest = max(self.spread, key=lambda size: self.spread[size])
         apart = figure_text(self.spread[widest])
         if self.spread[widest] < TOLERANCE:
-            return f"Replicates agree to within {apart} in {what} at every batch size (epoch {self.epoch})"
-        return (
-            f"Replicates of batch {widest} end {apart} apart in {what}, the most of all (epoch {self.epoch})"
-        )
+            return f"Replicates agree to within {apart} in {what} at every batch size ({self.end.when})"
+        return f"Replicates of batch {widest} end {apart} apart in {what}, the most of all ({self.end.when})"
 
 
-def replicates_info(history: pd.DataFrame, measure: Measure) -> ReplicatesInfo:
-    """Numbers of figure A, from a history in standard form.
+def replicates_info(
+    history: pd.DataFrame, measure: Measure, facts: StudyFacts | None = None
+) -> ReplicatesInfo:
+    """Numbers of figure A, from a history in standard form and the facts of its analysis.
 
     At most `PANEL_BATCH_SIZES` batch sizes, evenly chosen, and the first `PANEL_REPLICATES`
     replicates get a panel; the notes say how many there are. The spread is taken over all.
@@ -94,15 +95,15 @@ def replicates_info(history: pd.DataFrame, measure: Measure) -> ReplicatesInfo:
             f"Drawn: {len(chosen_names)} of {len(names)} replicates, "
             f"{len(chosen_sizes)} of {len(sizes)} batch sizes."
         )
-    epoch = last_common_epoch(history)
+    end = end_moment(history, facts)
     part = "validation" if (points["part"] == "validation").any() else "training"
     return ReplicatesInfo(
         measure=measure,
         batch_sizes=sizes,
         points=drawn,
         starts=stage_starts(history),
-        epoch=epoch,
-        spread=_spread(points[(points["epoch"] == epoch) & (points["part"] == part)]),
+        end=end,
+        spread=_spread(end.of(points[points["part"] == part])),
         part=part,
         notes=tuple(note for note in (diverged_note(points), left_out, thinned) if note),
     )

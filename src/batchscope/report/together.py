@@ -8,6 +8,7 @@ from typing import Literal
 import altair as alt
 import pandas as pd
 
+from batchscope.analysis.results import StudyFacts
 from batchscope.report.curves import (
     PARTS,
     Measure,
@@ -15,13 +16,13 @@ from batchscope.report.curves import (
     curve_points,
     diverged_note,
     even_choice,
-    last_common_epoch,
     stage_starts,
     thin_epochs,
 )
 from batchscope.report.encodings import batch_size_colour, stage_rules
 from batchscope.report.facets import curve_layers, faceted
 from batchscope.report.figure import Figure, Panels
+from batchscope.report.moments import Moment, end_moment
 from batchscope.report.words import TOLERANCE, figure_text
 
 __all__ = ["TogetherInfo", "together_chart", "together_figure", "together_info"]
@@ -45,8 +46,8 @@ class TogetherInfo:
             the mean over replicates and ``low`` to ``high`` their range, else both equal ``value``.
         banded: Whether the range over replicates is drawn instead of each of them.
         starts: Starts of later stages.
-        epoch: Where training and validation are compared.
-        ends: Mean training and validation value at `epoch`, by batch size; empty where the
+        end: Where training and validation are compared.
+        ends: Mean training and validation value at `end`, by batch size; empty where the
             history lacks one of them.
         notes: What is left out.
     """
@@ -56,7 +57,7 @@ class TogetherInfo:
     points: pd.DataFrame
     banded: bool
     starts: tuple[StageStart, ...]
-    epoch: int
+    end: Moment
     ends: dict[int, tuple[float, float]]
     notes: tuple[str, ...]
 
@@ -71,17 +72,17 @@ class TogetherInfo:
         if gaps[widest] < TOLERANCE:
             return (
                 f"Training and validation {self.measure} stay within {figure_text(gaps[widest])} "
-                f"of each other at every batch size (epoch {self.epoch})"
+                f"of each other at every batch size ({self.end.when})"
             )
         train, val = self.ends[widest]
         return (
             f"Training and validation {self.measure} are furthest apart at batch {widest}: "
-            f"{figure_text(train)} against {figure_text(val)} (epoch {self.epoch})"
+            f"{figure_text(train)} against {figure_text(val)} ({self.end.when})"
         )
 
 
-def together_info(history: pd.DataFrame, measure: Measure) -> TogetherInfo:
-    """Numbers of figure B, from a history in standard form.
+def together_info(history: pd.DataFrame, measure: Measure, facts: StudyFacts | None = None) -> TogetherInfo:
+    """Numbers of figure B, from a history in standard form and the facts of its analysis.
 
     Above `BAND_ABOVE` replicates of one batch size, or where each of them would leave too few
     epochs, their range and mean are drawn; at most `FACETS` batch sizes, evenly chosen.
@@ -96,7 +97,7 @@ def together_info(history: pd.DataFrame, measure: Measure) -> TogetherInfo:
     drawn = _ranges(drawn) if banded else drawn.assign(low=drawn["value"], high=drawn["value"])
     band = f"Line: mean over up to {most} replicates; band: their range." if banded else ""
     left_out = f"Drawn: {len(chosen)} of {len(sizes)} batch sizes." if len(chosen) < len(sizes) else ""
-    epoch = last_common_epoch(history)
+    end = end_moment(history, facts)
     return TogetherInfo(
         measure=measure,
         batch_sizes=sizes,
@@ -105,8 +106,8 @@ def together_info(history: pd.DataFrame, measure: Measure) -> TogetherInfo:
         ),
         banded=banded,
         starts=stage_starts(history),
-        epoch=epoch,
-        ends=_ends(points[points["epoch"] == epoch]),
+        end=end,
+        ends=_ends(end.of(points)),
         notes=tuple(note for note in (diverged_note(points), band, left_out, thinned) if note),
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from batchscope.analysis.headline import ShareRule, leading_share, share_rule
-from batchscope.analysis.results import Analysis, UpdatesShare
+from batchscope.analysis.results import Analysis, StudyFacts, UpdatesShare
 from batchscope.analysis.words import interval, percent, quantity_name
 from batchscope.report.curves import Measure, curve_points, diverged_note, thin_epochs
 from batchscope.report.encodings import (
@@ -23,6 +23,7 @@ from batchscope.report.encodings import (
     value_domain,
 )
 from batchscope.report.figure import Figure, Panels
+from batchscope.report.words import Level, level_sentence
 
 __all__ = [
     "UpdatesInfo",
@@ -47,7 +48,8 @@ class UpdatesInfo:
             ``updates`` (from the stage's start), ``value`` (mean over replicates with a finite
             figure) and ``replicates``.
         shares: Of the stages that are drawn, in the order of training.
-        confidence: Coverage of the shares' intervals.
+        ends: Mean at the end, by batch size; those that have one.
+        facts: Of the study.
         notes: What is left out.
     """
 
@@ -55,16 +57,25 @@ class UpdatesInfo:
     batch_sizes: tuple[int, ...]
     points: pd.DataFrame
     shares: tuple[UpdatesShare, ...]
-    confidence: float
+    ends: tuple[Level, ...]
+    facts: StudyFacts
     notes: tuple[str, ...]
 
     @property
     def title(self) -> str:
-        """The finding: what matching updates does to the variance between batch sizes."""
-        leading = leading_share(self.shares)
-        if leading is None:
-            return f"{quantity_name(self.quantity).capitalize()} against epochs and against updates"
-        return share_sentence(leading, self.confidence)
+        """The finding: what matching updates instead of epochs does to the variance between batch sizes.
+
+        Where no stage has the same number of epochs for all: how the metric goes with batch size at
+        the ends.
+        """
+        equal_epochs = tuple(share for share in self.shares if self.facts.equal_epochs(share.stage))
+        leading = leading_share(equal_epochs)
+        if leading is not None:
+            return share_sentence(leading, self.facts.confidence)
+        name = quantity_name(self.quantity).capitalize()
+        if equal_epochs or not self.ends:
+            return f"{name} against epochs and against updates"
+        return level_sentence(name, self.ends, f"({self.facts.when_short})")
 
 
 _FINDINGS: dict[ShareRule, str] = {
@@ -131,7 +142,8 @@ def updates_info(history: pd.DataFrame, analysis: Analysis) -> UpdatesInfo | Non
         batch_sizes=analysis.facts.batch_sizes,
         points=drawn.assign(stage_number=drawn["stage"].map(numbers)),
         shares=shares,
-        confidence=analysis.facts.confidence,
+        ends=_ends(analysis),
+        facts=analysis.facts,
         notes=tuple(note for note in (diverged_note(points), thinned) if note),
     )
 
@@ -156,7 +168,9 @@ def updates_chart(info: UpdatesInfo) -> alt.ConcatChart:
         drawn = info.points[info.points["stage"] == share.stage]
         limits = int(drawn["epoch"].min()) - 1, int(drawn["epoch"].max())
         by_epochs = alt.layer(*_line(base.encode(x=epoch_axis(limits)))).properties(title=title)
-        finding, figures = panel_finding(share)
+        finding, figures = "By updates", "of which all batch sizes were given the same number"
+        if info.facts.equal_epochs(share.stage):
+            finding, figures = panel_finding(share)
         x = updates_axis(drawn["updates"], "Updates since the stage's start")
         by_updates = alt.layer(*_line(base.encode(x=x)))
         panels += [by_epochs, by_updates.properties(title=alt.TitleParams(finding, subtitle=figures))]
@@ -177,6 +191,11 @@ def updates_figure(info: UpdatesInfo, label: str = "E") -> Figure:
         chart=updates_chart(info),
         panels=PANELS,
     )
+
+
+def _ends(analysis: Analysis) -> tuple[Level, ...]:
+    found = ((row.batch_size, getattr(row, analysis.facts.metric)) for row in analysis.final)
+    return tuple(Level(size, estimate.mean) for size, estimate in found if math.isfinite(estimate.mean))
 
 
 def _line(base: alt.Chart) -> list[alt.Chart]:
