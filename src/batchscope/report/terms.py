@@ -223,14 +223,17 @@ def _dodged(base: alt.Chart, sizes: Sequence[int], domain: Sequence[float]) -> _
     return alt.layer(_zero(), bar, dot, *_arrowheads(here, domain))
 
 
-def _arrowheads(base: alt.Chart, domain: Sequence[float], **look: str) -> list[alt.Chart]:
+def _arrowheads(base: alt.Chart, domain: Sequence[float], style: str | None = None) -> list[alt.Chart]:
     """At the panel's edges, for intervals that go on beyond the axis."""
+    look = alt.Undefined if style is None else style
     bottom, top = domain
     up = base.transform_filter(alt.FieldGTPredicate(field="high", gt=top))
     down = base.transform_filter(alt.FieldLTPredicate(field="low", lt=bottom))
     sides = ((up, "triangle-up", ARROW / 2), (down, "triangle-down", HEIGHT - ARROW / 2))
     return [
-        cut.mark_point(shape=shape, filled=True, size=ARROW**2, opacity=1, **look).encode(y=alt.value(place))
+        cut.mark_point(shape=shape, filled=True, size=ARROW**2, opacity=1, style=look).encode(
+            y=alt.value(place)
+        )
         for cut, shape, place in sides
     ]
 
