@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from pathlib import Path
 
@@ -9,13 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from batchscope import load
 from batchscope.analysis import Settings, analyze, to_json
 from batchscope.errors import HistoryError, ReportError, RunFolderError
 from batchscope.history import encode_history
 from batchscope.loading import parse_study, read_toml
 from batchscope.records import TrialState
 from batchscope.report.content import PageContent
-from batchscope.run_report import content_of, page_content, write_run_report
+from batchscope.run_report import analyze_run, content_of, page_content, write_run_report
 from batchscope.running.folder import RunFolder
 from batchscope.running.store import DataSummary, SampleImage, Store
 from run_samples import FIRST, SECOND, record, small_study
@@ -147,6 +149,28 @@ def test_a_source_is_a_folder_a_file_or_the_published_history(folder: Path, tmp_
     published = content_of("published", Settings(margin=0.02))
     assert (published.title, published.analysis.facts.margin) == ("published", 0.02)
     assert len(published.history) == 240
+
+
+def test_the_study_tells_where_a_budget_in_updates_ends(tmp_path: Path):
+    """Of 48 training images an epoch is 6 updates at batch size 8 and 3 at 16."""
+    study = small_study(stages=[{"name": "one", "trainable": "head", "learning_rate": 1e-3, "updates": 6}])
+    with RunFolder(tmp_path / "run").claim(study) as store:
+        store.plan([FIRST, SECOND])
+        store.keep_data(dataclasses.replace(SUMMARY, training=(20, 28)), [])
+        store.add(FIRST, record(1))
+        store.add(SECOND, record(1, updates=3))
+        going = analyze_run(study, store, store.history("tiny"))
+        assert [end.epoch for end in analyze(store.history("tiny")).facts.ends] == [1, 1]
+        store.add(SECOND, record(2, updates=6))
+        done = analyze_run(study, store, store.history("tiny"))
+    for analysis in (going, done):
+        assert [(end.batch_size, end.epoch) for end in analysis.facts.ends] == [(8, 1), (16, 2)]
+        assert analysis.facts.stages[0].budget == "updates"
+    assert [row.n_missing for row in going.final] == [0, 1]
+    assert [row.n_missing for row in done.final] == [0, 0]
+    assert [end.updates for end in done.facts.ends] == [6, 6]
+    assert to_json(content_of(str(tmp_path / "run"), Settings()).analysis) == to_json(done)
+    assert to_json(load(tmp_path / "run").analyze()) == to_json(done)
 
 
 def test_a_folder_that_holds_no_run_is_refused(tmp_path: Path):

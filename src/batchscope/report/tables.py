@@ -90,15 +90,16 @@ def summary_of(analysis: Analysis) -> Table:
     ]
     if analysis.facts.metric == "val_accuracy":
         names = [name for name in names if not name.endswith("_loss")]
+    own_ends = analysis.facts.end_epoch is None
     return Table(
         key="summary",
         title="Summary by batch size",
-        note=f"Mean over replicates, with standard deviation and {_coverage(analysis)} t-interval. "
-        f"The last rows are of {analysis.facts.when}.",
+        note=f"Mean over replicates, with standard deviation and {_coverage(analysis)} t-interval."
+        + (f" Marked: {analysis.facts.when}." if own_ends else ""),
         columns=("Epoch", "Batch size", "Replicates", *(quantity_name(name).capitalize() for name in names)),
         rows=tuple(
             (
-                _whole(row.epoch),
+                replace(_whole(row.epoch), detail="end" if own_ends and row in analysis.final else ""),
                 _whole(row.batch_size),
                 Cell(
                     str(row.n_trials - row.n_diverged - row.n_missing),

@@ -91,6 +91,16 @@ _SHORT: dict[ShareRule, str] = {
 }
 
 
+_CAPTION = (
+    "Means over replicates. Batch sizes were not given the same number of epochs, and end at their own."
+)
+_SHARE_CAPTION = (
+    "Means over replicates. Where curves that lie apart against epochs coincide against updates, it is the "
+    "number of updates that sets them apart. Like for like: each number of updates is held against the same "
+    "batch sizes at matched epochs."
+)
+
+
 def share_sentence(found: UpdatesShare, confidence: float) -> str:
     """Says what the number of updates explains, by `share_rule`, with the figures.
 
@@ -168,9 +178,7 @@ def updates_chart(info: UpdatesInfo) -> alt.ConcatChart:
         drawn = info.points[info.points["stage"] == share.stage]
         limits = int(drawn["epoch"].min()) - 1, int(drawn["epoch"].max())
         by_epochs = alt.layer(*_line(base.encode(x=epoch_axis(limits)))).properties(title=title)
-        finding, figures = "By updates", "of which all batch sizes were given the same number"
-        if info.facts.equal_epochs(share.stage):
-            finding, figures = panel_finding(share)
+        finding, figures = _panel_title(share, info.facts)
         x = updates_axis(drawn["updates"], "Updates since the stage's start")
         by_updates = alt.layer(*_line(base.encode(x=x)))
         panels += [by_epochs, by_updates.properties(title=alt.TitleParams(finding, subtitle=figures))]
@@ -184,13 +192,20 @@ def updates_figure(info: UpdatesInfo, label: str = "E") -> Figure:
         key="epochs-and-updates",
         label=label,
         title=info.title,
-        caption="Means over replicates. Where curves that lie apart against epochs coincide against "
-        "updates, it is the number of updates that sets them apart. Like for like: each number of "
-        "updates is held against the same batch sizes at matched epochs.",
+        caption=_SHARE_CAPTION
+        if any(info.facts.equal_epochs(share.stage) for share in info.shares)
+        else _CAPTION,
         notes=info.notes,
         chart=updates_chart(info),
         panels=PANELS,
     )
+
+
+def _panel_title(share: UpdatesShare, facts: StudyFacts) -> tuple[str, str]:
+    if facts.equal_epochs(share.stage):
+        return panel_finding(share)
+    by_updates = any(stage.budget == "updates" for stage in facts.stages if stage.name == share.stage)
+    return "By updates", "of which all batch sizes were given the same number" if by_updates else ""
 
 
 def _ends(analysis: Analysis) -> tuple[Level, ...]:
