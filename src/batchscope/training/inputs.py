@@ -1,11 +1,10 @@
-"""What a trial is fed: batches of scaled images in a seeded order, augmented or not."""
+"""Stored images turned into what the network is fed: enlarged, augmented, scaled."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,7 +13,7 @@ from batchscope.spec import ModelSpec
 from batchscope.training.augment import apply_views
 from batchscope.training.network import scaler
 
-__all__ = ["Batches", "ImageFeed"]
+__all__ = ["ImageFeed"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,44 +51,3 @@ class ImageFeed:
     @property
     def _scale(self) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
         return scaler(self.model)
-
-
-class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras is untyped
-    """One pass over rows in a given order, in batches.
-
-    Args:
-        feed: Source of the images.
-        rows: Rows of `feed` in the order of presentation; shape (n,).
-        views: One transform for each row in the same order, shape (n, 8), or None.
-        batch_size: Examples a batch; the last batch holds what is left.
-    """
-
-    def __init__(
-        self,
-        feed: ImageFeed,
-        rows: NDArray[np.int64],
-        views: NDArray[np.float32] | None,
-        batch_size: int,
-    ) -> None:
-        super().__init__()
-        self._feed, self._rows, self._views = feed, rows, views
-        self._bounds = [
-            (start, min(start + batch_size, len(rows))) for start in range(0, len(rows), batch_size)
-        ]
-
-    def __len__(self) -> int:
-        return len(self._bounds)
-
-    def __getitem__(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        start, end = self._bounds[index]
-        views = None if self._views is None else self._views[start:end]
-        return self._feed.batch(self._rows[start:end], views)
-
-    @property
-    def examples(self) -> int:
-        """Images presented in one pass."""
-        return self._bounds[-1][1] if self._bounds else 0
-
-    def examples_after(self, index: int) -> int:
-        """Images presented once the batch of this index is done."""
-        return self._bounds[index][1]

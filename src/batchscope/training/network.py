@@ -46,23 +46,25 @@ class Network:
     head: keras.layers.Dense
     momenta: Mapping[str, float]
 
-    def assemble(self, stage: Stage) -> keras.Model:
-        """A model of its own over the shared layers, in the stage's BatchNorm mode.
+    def assemble(self, body: keras.Model, *, training: bool) -> keras.Model:
+        """Puts pooling and the head behind a body, in one mode whatever Keras' mode.
 
-        Takes images of shape (n, size, size, 3), float32, scaled; gives probabilities of shape
-        (n, 1) or (n, classes).
+        Args:
+            body: The backbone, or as much of it as is to run; gives feature maps.
+            training: Whether the body runs in training mode.
+
+        Returns:
+            A model over the shared layers; it takes what `body` takes and gives probabilities of shape
+            (n, 1) or (n, classes).
         """
-        inference = stage.batchnorm == "inference"
-        return self._assemble(FixedMode(self.backbone, training=False) if inference else self.backbone)
-
-    def assemble_in_training_mode(self) -> keras.Model:
-        """The same network, in training mode also when it is evaluated; it then moves averages."""
-        return self._assemble(FixedMode(self.backbone, training=True))
-
-    def _assemble(self, backbone: keras.layers.Layer) -> keras.Model:
-        inputs = keras.Input(self.backbone.input_shape[1:])
-        pooled = keras.layers.GlobalAveragePooling2D()(backbone(inputs))
+        inputs = keras.Input(body.input_shape[1:])
+        pooled = keras.layers.GlobalAveragePooling2D()(FixedMode(body, training=training)(inputs))
         return keras.Model(inputs, self.head(pooled))
+
+    def head_alone(self) -> keras.Model:
+        """The head as a model over pooled features."""
+        inputs = keras.Input(self.backbone.output_shape[-1:])
+        return keras.Model(inputs, self.head(inputs))
 
 
 class FixedMode(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped

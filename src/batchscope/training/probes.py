@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
-from batchscope.training.inputs import Batches, ImageFeed
+from batchscope.training.loops import Figures, Loop
 from batchscope.training.recalibration import (
     Moments,
     averages_kept,
@@ -26,6 +26,7 @@ from batchscope.training.recalibration import (
     population_moments,
     use_moments,
 )
+from batchscope.training.sources import Source
 
 __all__ = ["Evaluator", "ProbePlan", "probe_rows", "run_probes"]
 
@@ -55,39 +56,25 @@ def probe_rows(
 
 @dataclass(frozen=True, eq=False)
 class Evaluator:
-    """Loss and accuracy of a stage's network over given images.
+    """Loss and accuracy of a stage's network over given examples.
 
     Attributes:
-        feed: Source of the images.
-        model: The stage's compiled model; evaluated, it normalises by the stored averages.
-        own_mode: The same network in the mode in which the stage trains, compiled. It is `model`
-            where that is inference mode.
+        stored: Loop of the network that normalises by the stored averages.
+        own_mode: Loop of the network in the mode in which the stage trains. It is `stored` where
+            that is inference mode.
     """
 
-    feed: ImageFeed
-    model: keras.Model
-    own_mode: keras.Model
+    stored: Loop
+    own_mode: Loop
 
-    def stored(self, rows: NDArray[np.int64]) -> Mapping[str, float]:
-        """With the averages that the BatchNorm layers hold now."""
-        return self._evaluate(self.model, rows, None, _EVALUATION_BATCH)
+    def by_averages(self, source: Source, count: int | None = None) -> Figures:
+        """With the averages that the BatchNorm layers hold now, over the first `count` examples."""
+        order = np.arange(len(source) if count is None else count)
+        return self.stored.evaluate(source, order, _EVALUATION_BATCH)
 
-    def as_trained(
-        self, rows: NDArray[np.int64], views: NDArray[np.float32] | None, batch_size: int
-    ) -> Mapping[str, float]:
+    def as_trained(self, source: Source, order: NDArray[np.int64], batch_size: int) -> Figures:
         """In the mode of training, batch by batch of the trial's size."""
-        return self._evaluate(self.own_mode, rows, views, batch_size)
-
-    def _evaluate(
-        self,
-        model: keras.Model,
-        rows: NDArray[np.int64],
-        views: NDArray[np.float32] | None,
-        batch_size: int,
-    ) -> Mapping[str, float]:
-        batches = Batches(self.feed, rows, views, batch_size)
-        result: Mapping[str, float] = model.evaluate(batches, verbose=0, return_dict=True)
-        return {"accuracy": float(result["accuracy"]), "loss": float(result["loss"])}
+        return self.own_mode.evaluate(source, order, batch_size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,17 +82,24 @@ class ProbePlan:
     """What the probes of one epoch look at.
 
     Attributes:
-        training: Rows of the training subset.
-        views: Its transforms in this epoch, shape (k, 8); None without augmentation.
-        validation: Rows that the validation figures of this trial rest on.
+        clean: The training subset as it is; k examples.
+        augmented: All training examples as the epoch showed them; None without augmentation.
+        positions: Where the subset is among these; shape (k,).
+        validation: The validation examples.
+        validated: How many of them, from the first, the validation figures of this trial rest on.
         batch_size: The trial's.
+        images: The images of the subset, for recalibration; None where the stage runs in inference
+            mode, in which no statistics are recalibrated.
         stale_weight: Share that the averages from before the trial still have in those of now.
     """
 
-    training: NDArray[np.int64]
-    views: NDArray[np.float32] | None
-    validation: NDArray[np.int64]
+    clean: Source
+    augmented: Source | None
+    positions: NDArray[np.int64]
+    validation: Source
+    validated: int
     batch_size: int
+    images: Source | None
     stale_weight: float
 
 
@@ -119,58 +113,64 @@ def run_probes(evaluator: Evaluator, backbone: keras.Model, plan: ProbePlan) -> 
 
     Returns:
         Figures by column name: accuracy and loss of the training subset augmented and clean in
-        the mode of training, clean with recalibrated statistics and with the moving averages; of
-        the validation images recalibrated; how far BatchNorm lags; and ``probe_seconds``, what the
-        probes cost.
+        the mode of training, and clean with the moving averages; where statistics are
+        recalibrated, of the subset and of the validation images with these, and how far BatchNorm
+        lags; the averages' stale weight; and ``probe_seconds``, what the probes cost.
     """
     start = time.perf_counter()
-    rows = _whole_batches(plan.training, plan.batch_size)
-    views = None if plan.views is None else plan.views[: len(rows)]
-    figures: dict[str, Mapping[str, float]] = {"train_moving": evaluator.stored(rows)}
-    with averages_kept(backbone):
-        # In inference mode nothing depends on the mode or the batch: measured once, it holds for both.
-        figures["train_clean"] = (
-            figures["train_moving"]
-            if evaluator.own_mode is evaluator.model
-            else evaluator.as_trained(rows, None, plan.batch_size)
-        )
-        figures["train_augmented"] = (
-            figures["train_clean"] if views is None else evaluator.as_trained(rows, views, plan.batch_size)
-        )
-    moments = recalibrate(evaluator.feed, backbone, plan.training)
-    with averages_kept(backbone):
-        use_moments(backbone, moments)
-        figures["train_recalibrated"] = evaluator.stored(rows)
-        figures["val_recalibrated"] = evaluator.stored(plan.validation)
-    columns = {
-        f"probe_{name}_{metric}": value
-        for name, measured in figures.items()
-        for metric, value in measured.items()
-    }
-    columns |= _lag_columns(lag(backbone, moments), plan.stale_weight)
+    figures = _as_they_are(evaluator, backbone, plan)
+    columns = {}
+    if plan.images is not None:
+        moments = recalibrate(plan.images, backbone)
+        with averages_kept(backbone):
+            use_moments(backbone, moments)
+            figures["train_recalibrated"] = evaluator.by_averages(plan.clean, _whole(plan))
+            figures["val_recalibrated"] = evaluator.by_averages(plan.validation, plan.validated)
+        columns = _lag_columns(lag(backbone, moments))
+    for name, measured in figures.items():
+        columns |= {f"probe_{name}_accuracy": measured.accuracy, f"probe_{name}_loss": measured.loss}
+    if batchnorm_layers(backbone):
+        columns["probe_batchnorm_stale_weight"] = plan.stale_weight
     return columns | {"probe_seconds": time.perf_counter() - start}
 
 
-def recalibrate(feed: ImageFeed, backbone: keras.Model, rows: NDArray[np.int64]) -> list[Moments]:
+def _as_they_are(evaluator: Evaluator, backbone: keras.Model, plan: ProbePlan) -> dict[str, Figures]:
+    """What needs no recalibration."""
+    count = _whole(plan)
+    moving = evaluator.by_averages(plan.clean, count)
+    if evaluator.own_mode is evaluator.stored:
+        # Nothing depends on the mode or the batch: measured once, it holds for both.
+        clean = augmented = moving
+        if plan.augmented is not None:
+            augmented = evaluator.as_trained(plan.augmented, plan.positions[:count], _EVALUATION_BATCH)
+    else:
+        with averages_kept(backbone):
+            clean = augmented = evaluator.as_trained(plan.clean, np.arange(count), plan.batch_size)
+            if plan.augmented is not None:
+                augmented = evaluator.as_trained(plan.augmented, plan.positions[:count], plan.batch_size)
+    return {"train_moving": moving, "train_clean": clean, "train_augmented": augmented}
+
+
+def recalibrate(images: Source, backbone: keras.Model) -> list[Moments]:
     """Population statistics over as many of these clean images as fit in memory together."""
     if not batchnorm_layers(backbone):
         return []
-    images, _ = feed.batch(rows[: images_that_fit(backbone)], None)
-    return population_moments(backbone, images)
+    count = min(len(images), images_that_fit(backbone))
+    return population_moments(backbone, images.take(np.arange(count))[0])
 
 
-def _whole_batches(rows: NDArray[np.int64], batch_size: int) -> NDArray[np.int64]:
-    """Rows without a last short batch, whose statistics would be worse than training's."""
-    return rows[: len(rows) - len(rows) % batch_size] if len(rows) >= batch_size else rows
+def _whole(plan: ProbePlan) -> int:
+    """Examples without a last short batch, whose statistics would be worse than training's."""
+    count = len(plan.clean)
+    return count - count % plan.batch_size if count >= plan.batch_size else count
 
 
-def _lag_columns(distances: Mapping[str, float], stale_weight: float) -> dict[str, float]:
+def _lag_columns(distances: Mapping[str, float]) -> dict[str, float]:
     if not distances:
         return {}
     values: Sequence[float] = list(distances.values())
     return {
         "probe_batchnorm_lag_mean": float(np.mean(values)),
         "probe_batchnorm_lag_max": float(np.max(values)),
-        "probe_batchnorm_stale_weight": stale_weight,
         **{f"probe_batchnorm_lag/{name}": value for name, value in distances.items()},
     }

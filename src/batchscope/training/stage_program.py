@@ -1,4 +1,4 @@
-"""A stage made ready to train: its compiled model, its optimizer, its evaluator."""
+"""A stage made ready to train: its models, its optimizer, its loops, what it is fed."""
 
 from __future__ import annotations
 
@@ -10,27 +10,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchscope.spec import Stage
-from batchscope.training.inputs import Batches, ImageFeed
+from batchscope.training.cut import Cut
+from batchscope.training.loops import Loop, make_loop
 from batchscope.training.network import Network, set_trainable
 from batchscope.training.probes import Evaluator
+from batchscope.training.rewriting import rewrite
+from batchscope.training.sources import ReadySource
 
 __all__ = ["StageProgram", "assign", "compile_stage", "values"]
+
+_WARM_UP = 2
 
 
 @dataclass(frozen=True, eq=False)
 class StageProgram:
-    """A stage's compiled model, kept from trial to trial so that its graph is traced once.
+    """A stage's compiled models, kept from trial to trial so that their graphs are traced once.
 
     Attributes:
         stage: The stage.
-        model: Compiled for training.
-        optimizer: The model's.
+        inputs: Shape of one example as the models take it.
+        loop: Trains.
+        optimizer: The training model's.
         fresh_optimizer: Values of the optimizer's variables before any update.
         evaluator: For validation and probes.
     """
 
     stage: Stage
-    model: keras.Model
+    inputs: tuple[int, ...]
+    loop: Loop
     optimizer: keras.optimizers.Optimizer
     fresh_optimizer: Sequence[NDArray[np.generic]]
     evaluator: Evaluator
@@ -40,44 +47,54 @@ class StageProgram:
         set_trainable(network, self.stage)
         assign(self.optimizer.variables, self.fresh_optimizer if state is None else state)
 
+    def blank(self, count: int) -> ReadySource:
+        """Examples of zeros."""
+        return ReadySource(np.zeros((count, *self.inputs), np.float32), np.zeros(count, np.int64))
 
-def compile_stage(
-    stage: Stage,
-    parts: int,
-    network: Network,
-    feed: ImageFeed,
-    warm_up: NDArray[np.int64],
-    *,
-    probes: bool,
-) -> StageProgram:
+
+def compile_stage(stage: Stage, parts: int, network: Network, cut: Cut) -> StageProgram:
     """Builds and traces a stage's graphs, off the clock of any trial.
 
     Args:
         stage: The stage.
         parts: In how many parts a batch passes the network; their gradients make one update.
         network: The layers that all stages share; their values are moved.
-        feed: Source of the images.
-        warm_up: Rows of a few training images.
-        probes: Whether the graph that probes need is traced too.
+        cut: What of the backbone stays as it is, and is left out here.
     """
     set_trainable(network, stage)
-    model = network.assemble(stage)
+    trained, evaluated = _models(stage, network, cut)
     config = {"learning_rate": stage.learning_rate}
     if parts > 1:
         config["gradient_accumulation_steps"] = parts
     optimizer = keras.optimizers.get({"class_name": stage.optimizer, "config": config})
-    optimizer.build(model.trainable_variables)
-    _compile(model, network, optimizer)
+    optimizer.build(trained.trainable_variables)
+    _compile(trained, network, optimizer)
     fresh = values(optimizer.variables)
-    batches = Batches(feed, warm_up, None, len(warm_up))
-    model.fit(batches, epochs=1, shuffle=False, verbose=0)
-    own_mode = model
-    if probes and stage.batchnorm == "batch":
-        own_mode = network.assemble_in_training_mode()
-        _compile(own_mode, network, None)
-    for evaluated in {id(model): model, id(own_mode): own_mode}.values():
-        evaluated.evaluate(batches, verbose=0)
-    return StageProgram(stage, model, optimizer, fresh, Evaluator(feed, model, own_mode))
+    loop = make_loop(trained)
+    if evaluated is trained:
+        stored = loop
+    else:
+        _compile(evaluated, network, None)
+        stored = make_loop(evaluated)
+    program = StageProgram(
+        stage, trained.input_shape[1:], loop, optimizer, fresh, Evaluator(stored=stored, own_mode=loop)
+    )
+    _trace(program)
+    return program
+
+
+def _models(stage: Stage, network: Network, cut: Cut) -> tuple[keras.Model, keras.Model]:
+    """The network in the mode of training, and with stored averages; the same in inference mode."""
+    backbone = network.backbone
+    if stage.batchnorm == "batch":
+        trained = network.assemble(rewrite(backbone, "batch"), training=True)
+        return trained, network.assemble(rewrite(backbone, "inference"), training=False)
+    if cut.whole:
+        model = network.head_alone()
+    else:
+        behind = backbone if cut.tensor is None else keras.Model(cut.tensor, backbone.output)
+        model = network.assemble(rewrite(behind, "inference"), training=False)
+    return model, model
 
 
 def _compile(model: keras.Model, network: Network, optimizer: keras.optimizers.Optimizer | None) -> None:
@@ -88,6 +105,15 @@ def _compile(model: keras.Model, network: Network, optimizer: keras.optimizers.O
         loss="binary_crossentropy" if binary else "sparse_categorical_crossentropy",
         metrics=[accuracy(name="accuracy")],
     )
+
+
+def _trace(program: StageProgram) -> None:
+    """Runs every graph once."""
+    order = np.arange(_WARM_UP)
+    source = program.blank(_WARM_UP)
+    program.loop.train(source, order, _WARM_UP)
+    for loop in {id(loop): loop for loop in (program.evaluator.stored, program.evaluator.own_mode)}.values():
+        loop.evaluate(source, order, _WARM_UP)
 
 
 def values(variables: Sequence[keras.Variable]) -> list[NDArray[np.generic]]:

@@ -14,13 +14,17 @@ from numpy.typing import NDArray
 from batchscope.data import TrainingData
 from batchscope.records import BatchProgress, EpochRecord, Trial
 from batchscope.schedule import StageSchedule, schedule
-from batchscope.spec import Stage, Study
-from batchscope.training.augment import draw_views
+from batchscope.spec import Study
 from batchscope.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from batchscope.training.inputs import Batches, ImageFeed
+from batchscope.training.cut import WHOLE, find_cut
+from batchscope.training.features import NOTHING_KEPT, FeatureStore
+from batchscope.training.feeding import Examples, Feeding, make_feeding
+from batchscope.training.inputs import ImageFeed
+from batchscope.training.loops import Figures, OnStep
 from batchscope.training.network import Network, build_backbone, build_network
 from batchscope.training.probes import ProbePlan, probe_rows, recalibrate, run_probes
 from batchscope.training.recalibration import averages_kept, use_moments
+from batchscope.training.sources import ImageSource, Source
 from batchscope.training.stage_program import StageProgram, assign, compile_stage, values
 from batchscope.training.streams import Purpose, generator, seed_for
 
@@ -38,28 +42,78 @@ class Trainer:
     Args:
         study: The recipe.
         data: The images.
+        store: Keeps ready features, shared by all workers of a run.
+        cut: Whether layers that stay as they are in all trials are computed once; without, every
+            update runs the whole network, to the same figures.
 
     Raises:
         TrainingError: The recipe does not fit the backbone.
         WeightsError: The weights cannot be had or do not fit.
     """
 
-    def __init__(self, study: Study, data: TrainingData) -> None:
+    def __init__(
+        self,
+        study: Study,
+        data: TrainingData,
+        store: FeatureStore = NOTHING_KEPT,
+        *,
+        cut: bool = True,
+    ) -> None:
         self._study, self._data = study, data
-        self._feed = ImageFeed(data.images, data.labels, study.model)
+        feed = ImageFeed(data.images, data.labels, study.model)
         self._network = build_network(study.model, len(data.classes))
         self._variables = [*self._network.backbone.variables, *self._network.head.variables]
         self._pretrained = values(self._network.backbone.variables)
-        self._probed = probe_rows(data.split.training, data.labels, study.probe_images, study.data.split_seed)
+        probed = probe_rows(data.split.training, data.labels, study.probe_images, study.data.split_seed)
+        self._examples = Examples(feed, data.split.training, data.split.validation, probed, study.seed)
+        backbone = self._network.backbone
+        self._cuts = {
+            stage.name: find_cut(study.stages, index, backbone) if cut else WHOLE
+            for index, stage in enumerate(study.stages)
+        }
+        self._feedings = {
+            stage.name: make_feeding(study, stage, self._cuts[stage.name], self._examples, backbone, store)
+            for stage in study.stages
+        }
         self._programs: dict[tuple[str, int], StageProgram] = {}
         for batch_size in study.batch_sizes:
             for planned in self._schedule(batch_size):
                 self._program(planned)
 
     @property
+    def paths(self) -> Mapping[str, str]:
+        """What of the network each stage trains and computes, and why, by the stage's name."""
+        return {name: cut.reason for name, cut in self._cuts.items()}
+
+    @property
     def network(self) -> Network:
         """The layers, holding the weights of the trial that ran last."""
         return self._network
+
+    def measure(self, seconds: float) -> float:
+        """Trains on nothing for a while, to see how fast that goes here and now.
+
+        Args:
+            seconds: How long, about; evenly spent on the stages.
+
+        Returns:
+            Examples per second over a whole trial of the smallest batch size, without what is done
+            once for all trials.
+        """
+        stages = self._schedule(min(self._study.batch_sizes))
+        times = [self._seconds_per_example(planned, seconds / len(stages)) for planned in stages]
+        spent = sum(planned.examples * each for planned, each in zip(stages, times, strict=True))
+        return sum(planned.examples for planned in stages) / spent
+
+    def _seconds_per_example(self, planned: StageSchedule, seconds: float) -> float:
+        program = self._program(planned)
+        program.enter(self._network, None)
+        source, batch_size = program.blank(_MEASURED_BATCHES * planned.forward_batch), planned.forward_batch
+        order, done, start = np.arange(len(source)), 0, time.perf_counter()
+        while done == 0 or time.perf_counter() - start < seconds:
+            program.loop.train(source, order, batch_size)
+            done += len(source)
+        return (time.perf_counter() - start) / done
 
     def run(
         self,
@@ -122,14 +176,8 @@ class Trainer:
         parts = planned.batch_size // planned.forward_batch
         key = planned.stage.name, parts
         if key not in self._programs:
-            self._programs[key] = compile_stage(
-                planned.stage,
-                parts,
-                self._network,
-                self._feed,
-                self._data.split.training[:2],
-                probes=self._study.probes != "none",
-            )
+            cut = self._cuts[planned.stage.name]
+            self._programs[key] = compile_stage(planned.stage, parts, self._network, cut)
         return self._programs[key]
 
     def _initial_weights(self, replicate: int) -> list[NDArray[np.generic]]:
@@ -161,74 +209,66 @@ class Trainer:
         self, planned: StageSchedule, trial: Trial, epoch: int, last: EpochRecord, on_batch: OnBatch | None
     ) -> EpochRecord:
         program, stage = self._program(planned), planned.stage
-        views = self._views(stage, trial, epoch)
-        batches = self._training_batches(planned, views, trial, epoch)
-        callbacks = [] if on_batch is None else [_Reporter(stage.name, epoch, batches, on_batch)]
+        source = self._feeding_of(planned).training(trial.replicate, epoch)
+        order = generator(Purpose.ORDER, self._study.seed, trial.replicate, epoch).permutation(len(source))
+        shown = order[: planned.examples_in(epoch)]
+        on_step = None if on_batch is None else _reporter(stage.name, epoch, len(shown), on_batch)
         start = time.perf_counter()
-        fitted = program.model.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=callbacks)
+        reported = program.loop.train(source, shown, planned.forward_batch, on_step)
         seconds = time.perf_counter() - start
-        reported = {name: figures[0] for name, figures in fitted.history.items()}
-        validation = self._validate(program, trial)
-        probed = math.isfinite(reported["loss"]) and self._is_probed(planned, epoch)
+        validated = self._validate(planned, trial)
+        probed = math.isfinite(reported.loss) and self._is_probed(planned, epoch)
         return EpochRecord(
             stage=stage.name,
             epoch=epoch,
             updates=last.updates + planned.updates_in(epoch),
-            examples=last.examples + batches.examples,
+            examples=last.examples + len(shown),
             seconds=last.seconds + seconds,
             learning_rate=stage.learning_rate,
-            train_loss=float(reported["loss"]),
-            train_accuracy=float(reported["accuracy"]),
-            val_loss=validation["loss"],
-            val_accuracy=validation["accuracy"],
-            probes=self._probe(planned, trial, epoch, views) if probed else {},
+            train_loss=reported.loss,
+            train_accuracy=reported.accuracy,
+            val_loss=validated.loss,
+            val_accuracy=validated.accuracy,
+            probes=self._probe(planned, trial, epoch, source) if probed else {},
         )
 
-    def _views(self, stage: Stage, trial: Trial, epoch: int) -> NDArray[np.float32] | None:
-        """The transform of each training image in this epoch, the same at every batch size."""
-        if stage.augmentation is None:
-            return None
-        stream = generator(Purpose.VIEWS, self._study.seed, trial.replicate, epoch)
-        count = len(self._data.split.training)
-        return draw_views(stage.augmentation, count, self._study.model.image_size, stream)
+    def _feeding_of(self, planned: StageSchedule) -> Feeding:
+        return self._feedings[planned.stage.name]
 
-    def _training_batches(
-        self, planned: StageSchedule, views: NDArray[np.float32] | None, trial: Trial, epoch: int
-    ) -> Batches:
-        rows = self._data.split.training
-        order = generator(Purpose.ORDER, self._study.seed, trial.replicate, epoch).permutation(len(rows))
-        shown = order[: planned.examples_in(epoch)]
-        return Batches(
-            self._feed, rows[shown], None if views is None else views[shown], planned.forward_batch
-        )
-
-    def _validate(self, program: StageProgram, trial: Trial) -> Mapping[str, float]:
-        rows = self._validation_rows(trial)
-        if program.stage.evaluation == "moving":
-            return program.evaluator.stored(rows)
+    def _validate(self, planned: StageSchedule, trial: Trial) -> Figures:
+        evaluator = self._program(planned).evaluator
+        source, count = self._feeding_of(planned).validation(trial.replicate), self._validated(trial)
+        if planned.stage.evaluation == "moving":
+            return evaluator.by_averages(source, count)
         backbone = self._network.backbone
-        moments = recalibrate(self._feed, backbone, self._data.split.training[self._probed])
+        moments = recalibrate(self._probed_images(), backbone)
         with averages_kept(backbone):
             use_moments(backbone, moments)
-            return program.evaluator.stored(rows)
+            return evaluator.by_averages(source, count)
 
-    def _validation_rows(self, trial: Trial) -> NDArray[np.int64]:
-        rows = self._data.split.validation
-        keep = self._study.last_batch == "keep"
-        return rows if keep else rows[: len(rows) - len(rows) % trial.batch_size]
+    def _validated(self, trial: Trial) -> int:
+        """How many validation images, from the first, a trial's figures rest on."""
+        count = len(self._data.split.validation)
+        return count if self._study.last_batch == "keep" else count - count % trial.batch_size
+
+    def _probed_images(self) -> ImageSource:
+        return self._examples.clean(self._examples.training[self._examples.probed])
 
     def _is_probed(self, planned: StageSchedule, epoch: int) -> bool:
         wanted = self._study.probes
         return wanted == "every" or (wanted == "last" and epoch == planned.last_epoch)
 
-    def _probe(
-        self, planned: StageSchedule, trial: Trial, epoch: int, views: NDArray[np.float32] | None
-    ) -> dict[str, float]:
+    def _probe(self, planned: StageSchedule, trial: Trial, epoch: int, shown: Source) -> dict[str, float]:
+        stage, feeding = planned.stage, self._feeding_of(planned)
+        recalibrates = stage.batchnorm == "batch" or stage.evaluation == "recalibrated"
         plan = ProbePlan(
-            training=self._data.split.training[self._probed],
-            views=None if views is None else views[self._probed],
-            validation=self._validation_rows(trial),
+            clean=feeding.probed(trial.replicate),
+            augmented=None if stage.augmentation is None else shown,
+            positions=self._examples.probed,
+            validation=feeding.validation(trial.replicate),
+            validated=self._validated(trial),
             batch_size=planned.forward_batch,
+            images=self._probed_images() if recalibrates else None,
             stale_weight=self._stale_weight(trial, epoch),
         )
         return run_probes(self._program(planned).evaluator, self._network.backbone, plan)
@@ -248,23 +288,17 @@ class Trainer:
         return weight
 
 
-class _Reporter(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
-    """Tells where the epoch stands after every update."""
+def _reporter(stage: str, epoch: int, total: int, on_batch: OnBatch) -> OnStep:
+    """Tells where the epoch stands."""
+    start = time.perf_counter()
 
-    def __init__(self, stage: str, epoch: int, batches: Batches, on_batch: OnBatch) -> None:
-        super().__init__()
-        self._stage, self._epoch, self._batches, self._on_batch = stage, epoch, batches, on_batch
-        self._start = time.perf_counter()
+    def on_step(examples: int, accuracy: float) -> None:
+        on_batch(BatchProgress(stage, epoch, examples, total, accuracy, time.perf_counter() - start))
 
-    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
-        accuracy = math.nan if logs is None else float(logs["accuracy"])
-        seconds = time.perf_counter() - self._start
-        examples = self._batches.examples_after(batch)
-        self._on_batch(
-            BatchProgress(self._stage, self._epoch, examples, self._batches.examples, accuracy, seconds)
-        )
+    return on_step
 
 
+_MEASURED_BATCHES = 4
 _START = EpochRecord(
     stage="",
     epoch=0,

@@ -1,0 +1,61 @@
+"""The layers of a backbone that stay as they are, as a function of images."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from batchscope.training.cut import Cut
+from batchscope.training.network import FixedMode
+from batchscope.training.rewriting import rewrite
+
+__all__ = ["Prefix"]
+
+# Activations of so many images stay in the processor's caches where those of hundreds would not.
+_IMAGES_AT_A_TIME = 32
+
+
+class Prefix:
+    """Layers up to a cut, BatchNorm in inference mode; pooled where the whole backbone is cut off.
+
+    Args:
+        backbone: The network's.
+        cut: Where its unchanging part ends; it must have a tensor.
+    """
+
+    def __init__(self, backbone: keras.Model, cut: Cut) -> None:
+        until = keras.Model(backbone.inputs, cut.tensor)
+        inputs = keras.Input(backbone.input_shape[1:])
+        outputs = FixedMode(rewrite(until, "inference"), training=False)(inputs)
+        if cut.whole:
+            outputs = keras.layers.GlobalAveragePooling2D()(outputs)
+        self._model = keras.Model(inputs, outputs)
+        self._variables: Sequence[keras.Variable] = until.variables
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one image's features."""
+        return tuple(self._model.output_shape[1:])
+
+    @property
+    def bytes_per_image(self) -> int:
+        """Size of one image's features."""
+        return 4 * int(np.prod(self.shape))
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Features, float32, of scaled images of shape (n, size, size, 3)."""
+        starts = range(0, len(images), _IMAGES_AT_A_TIME)
+        found = [self._model.predict_on_batch(images[at : at + _IMAGES_AT_A_TIME]) for at in starts]
+        return np.concatenate(found).astype(np.float32, copy=False)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the layers and their weights."""
+        digest = hashlib.sha256(repr((keras.__version__, keras.backend.backend(), self.shape)).encode())
+        for variable in self._variables:
+            value = np.ascontiguousarray(keras.ops.convert_to_numpy(variable))
+            digest.update(repr((variable.path, value.shape)).encode() + value.tobytes())
+        return digest.hexdigest()
