@@ -17,10 +17,12 @@ NEEDED = (
     "probe_train_moving_accuracy",
     "probe_train_moving_loss",
     "probe_train_clean_loss",
-    "probe_val_recalibrated_loss",
     "val_loss",
     WEIGHT,
 )
+RECALIBRATED = [
+    f"probe_{which}_recalibrated_{metric}" for which in ("train", "val") for metric in ("accuracy", "loss")
+]
 
 
 def _terms(analysis: Analysis) -> list[list[float]]:
@@ -120,6 +122,29 @@ def test_without_a_column_the_terms_are_the_plain_ones(name: str) -> None:
     assert not any(_modes(history.drop(columns=name)))
     plain = probed_history().drop(columns=name)
     assert _terms(analyze(history.drop(columns=name), FEW)) == _terms(analyze(plain, FEW))
+
+
+@pytest.mark.parametrize("how", ["missing", "empty"])
+def test_nothing_recalibrated_is_needed_in_inference_mode(how: str) -> None:
+    history = in_inference_mode(probed_history(), *STAGES)
+    bare = (
+        history.drop(columns=RECALIBRATED)
+        if how == "missing"
+        else history.assign(**dict.fromkeys(RECALIBRATED, np.nan))
+    )
+    assert all(_modes(bare))
+    assert _terms(analyze(bare, FEW)) == _terms(analyze(history, FEW))
+
+
+def test_only_the_stage_in_inference_mode_does_without() -> None:
+    history = in_inference_mode(probed_history(), "fine_tuning")
+    history.loc[history.stage == "fine_tuning", RECALIBRATED] = np.nan
+    assert _modes(history) == [False] * 4 + [True] * 4
+    history.loc[history.stage == "feature_extraction", RECALIBRATED] = np.nan
+    assert _modes(history) == [True] * 4
+    assert (
+        analyze(in_inference_mode(probed_history()).drop(columns=RECALIBRATED), FEW).decomposition.rows == ()
+    )
 
 
 def test_the_sentence_says_that_the_term_is_zero_by_definition() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from batchscope.analysis.batchnorm_mode import in_inference_mode
 from batchscope.analysis.estimates import Decomposition, DecompositionRow, Estimate
 from batchscope.analysis.moments import estimate
-from batchscope.analysis.panel import PROBE, Bools, Floats, Ints, Panel
+from batchscope.analysis.panel import Bools, Floats, Ints, Panel
 from batchscope.analysis.words import listed
 
 __all__ = ["ACCURACIES", "decompose", "gap_terms", "without_batchnorm"]
@@ -29,6 +29,7 @@ ACCURACIES = (
     "val_accuracy",
 )
 """The columns that the decomposition needs, in the order in which the measurement changes."""
+_RECALIBRATED = ("probe_train_recalibrated_accuracy", "probe_val_recalibrated_accuracy")
 _LAGS = {
     "lag_mean": "probe_batchnorm_lag_mean",
     "lag_max": "probe_batchnorm_lag_max",
@@ -75,7 +76,8 @@ def gap_terms(accuracies: Mapping[str, Floats], inference: Bools) -> dict[str, F
 def decompose(panel: Panel, confidence: float) -> Decomposition:
     """Means and t-intervals over replicates of the terms, at every probed epoch.
 
-    A trial counts at an epoch where it has finite figures in all of `ACCURACIES`. What stands for
+    A trial counts at an epoch where it has finite figures in all of `ACCURACIES`; by recalibrated
+    statistics it needs none where BatchNorm was in inference mode. What stands for
     the end of a stage is, for each batch size apart, the last probed epoch of the stage that the
     most of its trials reached or had diverged by. Stages may end at different epochs, since a
     budget may be in updates; while a run goes on, so do those of batch sizes that lag behind.
@@ -84,15 +86,20 @@ def decompose(panel: Panel, confidence: float) -> Decomposition:
         panel: The whole history.
         confidence: Coverage of the intervals.
     """
-    columns = {**panel.metrics, **panel.probes}
-    missing = [name for name in ACCURACIES if name not in columns]
+    inference = in_inference_mode(panel)
+    missing = _missing(panel, inference)
     if missing:
-        probed = any(name.startswith(PROBE) for name in ACCURACIES if name in columns)
+        probed = any(name in panel.probes for name in ACCURACIES)
         what = f"the column {listed(missing)}" if probed else "probe columns"
         return Decomposition((), f"the decomposition of the gap needs {what}, which this history lacks")
-    inference = in_inference_mode(panel)
-    terms = gap_terms({name: columns[name] for name in ACCURACIES}, inference)
-    complete = np.logical_and.reduce([np.isfinite(columns[name]) for name in ACCURACIES])
+    accuracies = _accuracies(panel)
+    terms = gap_terms(accuracies, inference)
+    complete = np.logical_and.reduce(
+        [
+            np.isfinite(values) | (inference if name in _RECALIBRATED else False)
+            for name, values in accuracies.items()
+        ]
+    )
     if not complete.any():
         reason = "no trial has finite figures in all of the columns that the decomposition of the gap needs"
         return Decomposition((), reason)
@@ -109,14 +116,26 @@ def without_batchnorm(panel: Panel) -> bool:
 
     Where BatchNorm was in inference mode its term is 0 by definition, which is no finding.
     """
-    columns = {**panel.metrics, **panel.probes}
-    if any(name not in columns for name in ACCURACIES):
-        return False
     inference = in_inference_mode(panel)
-    terms = gap_terms({name: columns[name] for name in ACCURACIES}, inference)
+    if _missing(panel, inference):
+        return False
+    terms = gap_terms(_accuracies(panel), inference)
     halves = np.stack([terms["batchnorm_training"], terms["batchnorm_validation"]])
     known = halves[np.isfinite(halves) & ~inference]
     return known.size > 0 and bool((np.abs(known) <= _SMALLEST_TERM).all())
+
+
+def _missing(panel: Panel, inference: Bools) -> list[str]:
+    """Columns that the decomposition lacks."""
+    columns = {**panel.metrics, **panel.probes}
+    needed = [name for name in ACCURACIES if name not in _RECALIBRATED or not inference.any()]
+    return [name for name in needed if name not in columns]
+
+
+def _accuracies(panel: Panel) -> dict[str, Floats]:
+    """The columns of `ACCURACIES`; NaN throughout where one is not there."""
+    columns = {**panel.metrics, **panel.probes}
+    return {name: columns.get(name, np.full(panel.recorded.shape, np.nan)) for name in ACCURACIES}
 
 
 def _row(

@@ -23,7 +23,7 @@ from batchscope.training.inputs import ImageFeed
 from batchscope.training.loops import Figures, OnStep
 from batchscope.training.network import Network, build_backbone, build_network
 from batchscope.training.probes import ProbePlan, probe_rows, recalibrate, run_probes
-from batchscope.training.recalibration import averages_kept, use_moments
+from batchscope.training.recalibration import averages_kept, batchnorm_layers, use_moments
 from batchscope.training.sources import ImageSource, Source
 from batchscope.training.stage_program import StageProgram, assign, compile_stage, values
 from batchscope.training.streams import Purpose, generator, seed_for
@@ -260,7 +260,11 @@ class Trainer:
 
     def _probe(self, planned: StageSchedule, trial: Trial, epoch: int, shown: Source) -> dict[str, float]:
         stage, feeding = planned.stage, self._feeding_of(planned)
-        recalibrates = stage.batchnorm == "batch" or stage.evaluation == "recalibrated"
+        recalibrates = (
+            stage.batchnorm == "batch"
+            or stage.evaluation == "recalibrated"
+            or not batchnorm_layers(self._network.backbone)  # nothing to recalibrate: it costs two passes
+        )
         plan = ProbePlan(
             clean=feeding.probed(trial.replicate),
             augmented=None if stage.augmentation is None else shown,
