@@ -9,6 +9,7 @@ import numpy as np
 from batchscope.analysis.decomposition import without_batchnorm
 from batchscope.analysis.gap_finding import inference_sentence
 from batchscope.analysis.panel import Panel
+from batchscope.analysis.probe_cost import probe_cost
 from batchscope.analysis.results import Analysis, StudyFacts, SummaryRow
 from batchscope.analysis.settings import Settings
 from batchscope.analysis.words import Sentence, count, listed, quantity_name, some
@@ -36,7 +37,13 @@ def draw_notes(analysis: Analysis, panel: Panel, settings: Settings) -> tuple[Se
         *_replicates_not_compared(analysis),
         *_decomposition(analysis, panel),
         *_not_computed(analysis),
+        *_probe_cost(panel),
     )
+
+
+def _probe_cost(panel: Panel) -> list[Sentence]:
+    said = probe_cost(panel)
+    return [] if said is None else [said]
 
 
 def _fallback(analysis: Analysis, settings: Settings) -> list[Sentence]:
