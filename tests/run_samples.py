@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from batchscope.records import BatchProgress, EpochRecord, Trial
+from batchscope.running.layout import Layout
 from batchscope.spec import Study
 from tiny import stage, tiny_study
 
@@ -47,6 +48,7 @@ class Events:
 
     def __init__(self) -> None:
         self.notes: list[str] = []
+        self.choices: list[tuple[Layout, dict[Layout, float]]] = []
         self.planned: list[tuple[int, int, float]] = []
         self.starts: list[tuple[str | float, ...]] = []
         self.records: list[tuple[str, int]] = []
@@ -64,8 +66,11 @@ class Events:
     def ready(self, facts: Mapping[str, str]) -> None:
         self.notes.append("ready")
 
-    def plan(self, trials: Sequence[Trial], done: int, examples: float) -> None:
-        self.planned.append((len(trials), done, examples))
+    def chosen(self, layout: Layout, rates: Mapping[Layout, float]) -> None:
+        self.choices.append((layout, dict(rates)))
+
+    def plan(self, trials: Sequence[Trial], done: int, left: Mapping[Trial, int]) -> None:
+        self.planned.append((len(trials), done, sum(left.values())))
 
     def started(self, trial: Trial, *counts: float) -> None:
         """A watcher is told images and seconds so far, a sink nothing."""
@@ -85,6 +90,19 @@ class Events:
 def logged_pids(logs: Path) -> list[int]:
     """Process ids that the stub workers wrote into their logs, in the order of their starts."""
     return [int(log.read_text().split()[0]) for log in sorted(logs.glob("worker-*.log"))]
+
+
+def logged_threads(logs: Path) -> list[int]:
+    """Threads that the stub workers were given, in the order of their starts."""
+    return [int(log.read_text().split()[1]) for log in sorted(logs.glob("worker-*.log"))]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs, whoever started it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def children() -> list[int]:

@@ -1,6 +1,7 @@
 """A worker that trains nothing: it speaks the protocol, and misbehaves as its arguments say.
 
-Arguments: what to do, and the name of the trial to do it at.
+Arguments: what to do, and the name of the trial to do it at, or the number of threads where no trial
+is concerned. ``STUB_PACE`` gives the images/s of a worker with 1, 2, ... threads.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from batchscope.running.messages import (
     BatchDone,
     EpochDone,
     Fatal,
+    Measure,
+    Measured,
     Ready,
     RunTrial,
     SetUp,
@@ -33,11 +36,12 @@ IMAGES = 48
 def main() -> None:
     what, at = [*sys.argv[1:], ""][:2]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.stderr.write(f"{os.getpid()} {what}\n")
+    threads = os.environ["TF_NUM_INTRAOP_THREADS"]
+    sys.stderr.write(f"{os.getpid()} {threads} {what}\n")
     sys.stderr.flush()
     set_up = receive(IN)
     assert isinstance(set_up, SetUp)
-    if what == "die at set-up":
+    if what == "die at set-up" and at in ("", threads):
         sys.exit(3)
     if what == "refuse":
         send(OUT, Fatal(WeightsError("weights must be somewhere, but are nowhere")))
@@ -47,7 +51,10 @@ def main() -> None:
     if what in ("refuse", "talk at set-up", "never answer"):
         time.sleep(600)
     send(OUT, Ready({"keras": "stub"}))
-    while isinstance(command := receive(IN), RunTrial):
+    while isinstance(command := receive(IN), RunTrial | Measure):
+        if isinstance(command, Measure):
+            send(OUT, measured(what if at in ("", threads) else "train", command, int(threads)))
+            continue
         hit = at in ("", command.trial.name)
         if what == "die when done":
             wait_for(set_up.data / ("both are at work" if hit else "one is gone"))
@@ -56,8 +63,19 @@ def main() -> None:
             os._exit(1)
 
 
+def measured(what: str, command: Measure, threads: int) -> Measured | Fatal:
+    if what == "die when measured":
+        os._exit(4)
+    if what == "fail when measured":
+        return Fatal(WeightsError("nothing can be measured"))
+    sys.stderr.write(f"measured for {command.seconds} s\n")
+    return Measured(float(os.environ["STUB_PACE"].split(",")[threads - 1]))
+
+
 def carry_out(command: RunTrial, set_up: SetUp, what: str) -> TrialEnded:
     trial = command.trial
+    if what == "be killed before the first epoch":
+        os.kill(os.getpid(), signal.SIGKILL)
     for epoch in range(
         command.stored_epochs + 1, sum(stage.epochs or 0 for stage in set_up.study.stages) + 1
     ):
@@ -88,6 +106,8 @@ def misbehave(what: str, command: RunTrial) -> None:
         OUT.write(b"hello\n")
         OUT.flush()
         time.sleep(600)
+    elif what == "wait":
+        sys.exit(receive(IN) is not None)
     elif what == "hang":
         Path(command.checkpoint).parent.mkdir(exist_ok=True)
         Path(command.checkpoint).with_suffix(".hangs").touch()

@@ -13,7 +13,7 @@ from batchscope import api
 from batchscope.errors import HistoryError, RunFolderError, StudyError
 from batchscope.loading import dump_study
 from batchscope.records import TrialState
-from batchscope.running import local
+from batchscope.running import pool
 from batchscope.running.folder import RunFolder
 from batchscope.studies import study_text
 from run_samples import FIRST, STUB, record, small_study
@@ -191,14 +191,14 @@ def test_a_run_without_a_record_has_nothing_to_analyze_or_report(tmp_path: Path)
 
 def test_a_run_without_a_record_ends_without_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     script = "import sys; sys.stdin.buffer.read(1); sys.exit(1)"
-    monkeypatch.setattr(local, "_COMMAND", (sys.executable, "-c", script))
+    monkeypatch.setattr(pool, "_COMMAND", (sys.executable, "-c", script))
     with pytest.raises(batchscope.TrainingError, match="could not be set up"):
         batchscope.run(small_study(), out=tmp_path / "run")
     assert not (tmp_path / "run" / "report").exists()
 
 
 def test_trials_that_failed_are_among_the_runs_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(local, "_COMMAND", (sys.executable, str(STUB), "be killed", "b16-r1"))
+    monkeypatch.setattr(pool, "_COMMAND", (sys.executable, str(STUB), "be killed", "b16-r1"))
     run = batchscope.run(small_study(), out=tmp_path / "run")
     assert [status.state for status in run.trials] == [TrialState.COMPLETE, TrialState.FAILED]
     assert run.analyze().facts.batch_sizes == (8, 16)

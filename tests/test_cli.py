@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -19,11 +18,11 @@ import pytest
 
 from batchscope.cli import main
 from batchscope.history import encode_history, read_history
-from batchscope.running import local
+from batchscope.running import pool
 from batchscope.running.folder import RunFolder
 from batchscope.running.store import Store
 from batchscope.studies import study_text
-from run_samples import FIRST, SECOND, STUB, logged_pids, record, small_study
+from run_samples import FIRST, SECOND, STUB, is_alive, logged_pids, logged_threads, record, small_study
 
 NO_TRACE = "Traceback"
 
@@ -42,7 +41,7 @@ Command = Callable[..., Outcome]
 def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
     """Runs the command line in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(local, "_COMMAND", (sys.executable, str(STUB), "train"))
+    monkeypatch.setattr(pool, "_COMMAND", (sys.executable, str(STUB), "train"))
 
     def call(*arguments: str) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["batchscope", *arguments])
@@ -166,10 +165,11 @@ def test_a_command_mistyped_is_refused(command: Command, arguments: list[str]):
 
 
 def test_a_run_prints_lines_a_table_and_the_page(command: Command, tmp_path: Path):
-    told = command("run", str(study_file(tmp_path)), "--out", "r", "--set", "seed=3")
+    told = command("run", str(study_file(tmp_path)), "--out", "r", "--set", "seed=3", "--workers", "1")
     assert (told.code, told.err) == (0, "")
     lines = told.out.splitlines()
     assert lines[:2] == ["reading the images of synthetic-cactus", "2 trials, 0 done before"]
+    assert re.fullmatch(r"1 worker with \d+ threads?: as asked for", lines.pop(2))
     assert re.fullmatch(
         r"b8-r1 epoch 1 one: accuracy 0\.6420 val 0\.5920, loss 0\.5000 val 0\.5000, 24 images/s, "
         r"\d+ min \d\d s left",
@@ -187,18 +187,34 @@ def test_failed_and_diverged_trials_are_told_in_the_exit_code(
 ):
     path = str(study_file(tmp_path))
     monkeypatch.setattr("batchscope.api.Run.write_report", lambda _: None)
-    monkeypatch.setattr(local, "_COMMAND", (sys.executable, str(STUB), "be killed", "b8-r1"))
+    monkeypatch.setattr(pool, "_COMMAND", (sys.executable, str(STUB), "be killed", "b8-r1"))
     told = command("run", path, "--out", "r", "--quiet")
     assert (told.code, told.out) == (1, "")
     assert told.err.splitlines() == [
         "b8-r1 failed after 1 epoch",
         "  the worker process was ended by SIGKILL",
     ]
-    monkeypatch.setattr(local, "_COMMAND", (sys.executable, str(STUB), "diverge", "b16-r1"))
+    monkeypatch.setattr(pool, "_COMMAND", (sys.executable, str(STUB), "diverge", "b16-r1"))
     told = command("run", path, "--out", "d", "--quiet")
     assert (told.code, told.out, told.err) == (1, "", "b16-r1 diverged after 1 epoch\n")
     again = command("run", path, "--out", "d", "--quiet")
     assert (again.code, again.out, again.err) == (1, "", "b16-r1 diverged after 1 epoch\n")
+
+
+def test_workers_and_cache_limit_reach_the_run(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("batchscope.api.Run.write_report", lambda _: None)
+    study = str(study_file(tmp_path))
+    told = command("run", study, "--out", "r", "--workers", "2", "--cache-limit", "1.5GB")
+    assert told.code == 0
+    assert len(logged_threads(Path("r/logs"))) == 2
+    told = command("run", study, "--out", "s", "--workers", "0")
+    assert (told.code, told.err) == (2, "Error: run: 1 problem\n  workers: must be at least 1 (got 0)\n")
+    told = command("run", study, "--out", "s", "--cache-limit", "much")
+    assert told.code == 2
+    assert "cache_limit: must be a number of bytes, or a size such as 500MB, 8GB or 8GiB" in told.err
+    assert not Path("s").exists()
 
 
 def test_quiet_prints_nothing(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -307,21 +323,32 @@ def test_ctrl_c_stops_with_what_was_trained_stored_and_leaves_no_process(tmp_pat
         "import signal, sys\n"
         # A shell starts background jobs with SIGINT ignored, and the tests may be in one.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from batchscope.running import local\n"
-        f"local._COMMAND = (sys.executable, {str(STUB)!r}, 'hang', 'b8-r1')\n"
+        "from batchscope.running import pool\n"
+        f"pool._COMMAND = (sys.executable, {str(STUB)!r}, 'hang')\n"
         "from batchscope.cli import main\n"
         "main()\n"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", code, "run", str(study_file(tmp_path)), "--out", str(tmp_path / "r")],
+        [
+            sys.executable,
+            "-c",
+            code,
+            "run",
+            str(study_file(tmp_path)),
+            "--out",
+            str(tmp_path / "r"),
+            "--workers",
+            "2",
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("b8-r1 epoch 1"):
-                break
+        awaited = {"b8-r1", "b16-r1"}
+        while awaited:
+            name, *rest = process.stdout.readline().split()
+            awaited -= {name} if rest[:2] == ["epoch", "1"] else set()
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -329,8 +356,7 @@ def test_ctrl_c_stops_with_what_was_trained_stored_and_leaves_no_process(tmp_pat
     with Store(tmp_path / "r" / "results.sqlite") as store:
         assert [(status.state.value, status.epochs) for status in store.trials()] == [
             ("running", 1),
-            ("waiting", 0),
+            ("running", 1),
         ]
-    [worker] = logged_pids(tmp_path / "r" / "logs")
-    with pytest.raises(ProcessLookupError):
-        os.kill(worker, 0)
+    workers = logged_pids(tmp_path / "r" / "logs")
+    assert [is_alive(worker) for worker in workers] == [False, False]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from batchscope.errors import Problem, StudyError
 from batchscope.loading import apply_changes, parse_study
 from batchscope.running.folder import RunFolder
+from batchscope.running.options import RunOptions, parse_size
 from batchscope.running.progress import Silent, Watcher
 from batchscope.running.store import Store, TrialStatus
 from batchscope.spec import Study
@@ -88,6 +89,8 @@ def run(
     replicates: int | None = None,
     limit: int | None = None,
     changes: Mapping[str, Any] | None = None,
+    workers: int | None = None,
+    cache_limit: int | str = "8GB",
     watcher: Watcher | None = None,
 ) -> Run:
     """Carries out a study, or what is left of it, and writes its report.
@@ -101,6 +104,10 @@ def run(
         replicates: Instead of the study's.
         limit: Use a stratified subset of this many images.
         changes: Further dotted keys and values, such as ``{"stages.fine_tuning.epochs": 2}``.
+        workers: Trials at a time, each with its share of the cores; by default what the machine
+            trains fastest, which is measured where much is left to do. Never more than trials are
+            left, or memory has room for.
+        cache_limit: What ready features may take up on disk, in bytes or as a text like ``8GB``.
         watcher: Told of the course; default: nobody.
 
     Returns:
@@ -121,7 +128,8 @@ def run(
     given = [(key, value) for key, value in shortcuts.items() if value is not None]
     resolved = resolve(study, [*given, *(changes or {}).items()])
     folder = Path("runs") / resolved.name if out is None else Path(out)
-    run_study(resolved, folder, watcher or Silent())
+    options = RunOptions(workers, parse_size(cache_limit))
+    run_study(resolved, folder, watcher or Silent(), options)
     result = Run(folder)
     if not result.history.empty:
         result.write_report()

@@ -88,6 +88,13 @@ def run(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a key, such as stages.fine_tuning.epochs=2."),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Trials at a time; default what trains fastest here.", show_default=False),
+    ] = None,
+    cache_limit: Annotated[
+        str, typer.Option(metavar="SIZE", help="Disk space for features that are computed once.")
+    ] = "8GB",
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
     """Run a study, or go on with one where it stopped."""
@@ -110,6 +117,8 @@ def run(
             replicates=replicates,
             limit=limit,
             changes=changes,
+            workers=workers,
+            cache_limit=cache_limit,
             watcher=_watcher(quiet),
         )
     except KeyboardInterrupt:

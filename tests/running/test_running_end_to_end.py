@@ -6,10 +6,11 @@ import os
 import shutil
 import signal
 import sqlite3
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import pandas as pd
 import pytest
@@ -17,8 +18,11 @@ import pytest
 import batchscope
 from batchscope.history import read_history
 from batchscope.records import EpochRecord, Trial, TrialState
+from batchscope.running import run
 from batchscope.running.folder import RunFolder
+from batchscope.running.machine import Machine
 from batchscope.running.run import run_study
+from batchscope.running.store import Store
 from run_samples import FIRST, SECOND, Events, children, small_study
 
 pytestmark = pytest.mark.keras
@@ -26,10 +30,17 @@ STUDY = small_study(replicates=2)
 TRIALS = ["b8-r1", "b16-r1", "b8-r2", "b16-r2"]
 
 
+def with_cores(cores: int) -> AbstractContextManager[object]:
+    """The run finds so many cores, and so takes as many workers with one thread each."""
+    machine = Machine(cores, memory=None, gpu=False)
+    return mock.patch.object(run, "look_around", return_value=machine)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> batchscope.Run:
-    """A run that nothing disturbs."""
-    return batchscope.run(STUDY, out=tmp_path_factory.mktemp("whole") / "run")
+    """A run that nothing disturbs, by two workers."""
+    with with_cores(2):
+        return batchscope.run(STUDY, out=tmp_path_factory.mktemp("whole") / "run")
 
 
 @dataclass(frozen=True)
@@ -56,7 +67,13 @@ class Killer(Events):
 
 
 @pytest.fixture(scope="module")
-def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Disturbed:
+def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disturbed]:
+    """By one worker."""
+    with with_cores(1):
+        yield disturb(tmp_path_factory)
+
+
+def disturb(tmp_path_factory: pytest.TempPathFactory) -> Disturbed:
     place = RunFolder(tmp_path_factory.mktemp("disturbed") / "run")
     obstacle = place.checkpoints / f"{SECOND.name}.npz"
     with place.claim(STUDY):
@@ -90,6 +107,13 @@ def test_the_history_has_a_row_for_each_trial_and_epoch(whole: batchscope.Run):
     assert history["train_loss"].nunique() == 8
     assert history["train_loss"].between(0.05, 5).all()
     assert history["val_accuracy"].between(0, 1).all()
+
+
+def test_two_workers_trained_with_a_thread_each(whole: batchscope.Run):
+    assert len(list((whole.path / "logs").iterdir())) == 2
+    with Store(whole.path / "results.sqlite") as store:
+        [(_, _, facts)] = store.sessions()
+    assert (facts["workers"], facts["threads of a worker"]) == ("2", "1")
 
 
 def test_every_trial_is_complete_and_nothing_but_results_is_left(whole: batchscope.Run):
@@ -158,7 +182,7 @@ def test_the_same_call_takes_up_what_is_left(disturbed: Disturbed):
     assert list((disturbed.after.path / "checkpoints").iterdir()) == []
 
 
-def test_a_disturbed_run_ends_with_the_figures_of_one_that_was_not(
+def test_a_disturbed_run_of_one_worker_ends_with_the_figures_of_two_that_were_not(
     whole: batchscope.Run, disturbed: Disturbed
 ):
     pd.testing.assert_frame_equal(

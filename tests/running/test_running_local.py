@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -11,11 +13,24 @@ import pytest
 
 from batchscope.errors import RunFolderError, TrainingError, WeightsError
 from batchscope.records import EpochRecord, Trial
-from batchscope.running import local
+from batchscope.running import measuring, pool
+from batchscope.running.layout import Layout
 from batchscope.running.local import Job, execute
-from run_samples import FIRST, SECOND, STUB, Events, children, logged_pids, small_study
+from batchscope.running.messages import SetUp
+from run_samples import (
+    FIRST,
+    SECOND,
+    STUB,
+    Events,
+    children,
+    is_alive,
+    logged_pids,
+    logged_threads,
+    small_study,
+)
 
 THIRD = Trial(batch_size=8, replicate=2)
+ONE, TWO = Layout(workers=1, threads=2), Layout(workers=2, threads=1)
 
 
 class Execution:
@@ -26,15 +41,28 @@ class Execution:
         self.sink: Events = Events()
         self._monkeypatch = monkeypatch
 
-    def run(self, *misbehaviour: str, jobs: tuple[Trial, ...] = (FIRST, SECOND), workers: int = 1) -> None:
+    def run(
+        self,
+        *misbehaviour: str,
+        jobs: tuple[Trial, ...] = (FIRST, SECOND),
+        workers: int = 1,
+        layouts: tuple[Layout, ...] = (),
+        pace: str = "",
+    ) -> None:
+        """Takes `workers` of one thread, or `layouts`; `pace` is that of a worker with 1, 2, ... threads."""
         command = (sys.executable, str(STUB), *misbehaviour)
-        self._monkeypatch.setattr(local, "_COMMAND", command)
+        self._monkeypatch.setattr(pool, "_COMMAND", command)
+        self._monkeypatch.setenv("STUB_PACE", pace)
         listed = [Job(trial, self.folder / f"{trial.name}.npz", 0) for trial in jobs]
         before = children()
         try:
-            execute(small_study(), self.folder, listed, self.sink, self.logs, workers)
+            execute(self.set_up, listed, self.sink, self.logs, layouts or (Layout(workers, 1),))
         finally:
             assert children() == before
+
+    @property
+    def set_up(self) -> SetUp:
+        return SetUp(small_study(), self.folder, self.folder / "features", 1_000)
 
     @property
     def outcome(self) -> list[tuple[str | None, bool]]:
@@ -65,7 +93,7 @@ def test_no_more_workers_are_started_than_there_are_jobs(execution: Execution):
 
 def test_without_jobs_nothing_is_started(tmp_path: Path):
     sink = Events()
-    execute(small_study(), tmp_path, [], sink, tmp_path / "logs")
+    execute(SetUp(small_study(), tmp_path, tmp_path, 0), [], sink, tmp_path / "logs", (ONE, TWO))
     assert not (tmp_path / "logs").exists()
     assert sink.notes == []
 
@@ -78,6 +106,20 @@ def test_a_worker_that_is_killed_fails_its_trial_and_another_takes_over(executio
     assert error[0] == f"the end of {log}:"
     assert error[-1] == "the worker process was ended by SIGKILL"
     assert len(logged_pids(execution.logs)) == 2
+
+
+def test_of_two_workers_one_is_killed_and_the_other_goes_on(execution: Execution):
+    execution.run("be killed", "b8-r1", jobs=(FIRST, SECOND, THIRD), workers=2)
+    assert sorted(execution.outcome) == [("b16-r1", True), ("b8-r1", False), ("b8-r2", True)]
+    assert sorted(execution.sink.records) == [
+        (name, epoch)
+        for name, epochs in (("b16-r1", 2), ("b8-r1", 1), ("b8-r2", 2))
+        for epoch in range(1, epochs + 1)
+    ]
+    assert len(logged_pids(execution.logs)) in (
+        2,
+        3,
+    )  # none follows where the other took the last trial first
 
 
 def test_every_worker_killed_fails_every_trial_and_ends(execution: Execution):
@@ -123,10 +165,10 @@ def test_what_a_worker_refuses_is_raised_as_it_is(execution: Execution):
 
 
 def test_a_worker_that_cannot_be_started_is_told(execution: Execution, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(local, "_COMMAND", ("/nowhere/python",))
+    monkeypatch.setattr(pool, "_COMMAND", ("/nowhere/python",))
     job = Job(FIRST, execution.folder / "x.npz", 0)
     with pytest.raises(TrainingError, match=r"a worker with its log .*worker-1\.log must be startable"):
-        execute(small_study(), execution.folder, [job], execution.sink, execution.logs)
+        execute(execution.set_up, [job], execution.sink, execution.logs, (ONE,))
 
 
 class Gates(Events):
@@ -190,3 +232,114 @@ def test_a_failed_write_ends_the_run_with_its_own_error(execution: Execution):
     execution.sink = Raising("epoch", RunFolderError("no room"))
     with pytest.raises(RunFolderError, match="no room"):
         execution.run("train")
+
+
+def test_each_worker_computes_with_its_threads_and_no_other_setting_counts(
+    execution: Execution, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
+        monkeypatch.setenv(name, "7")
+    execution.run("train", layouts=(Layout(workers=2, threads=3),))
+    assert logged_threads(execution.logs) == [3, 3]
+    assert execution.sink.choices == [(Layout(2, 3), {})]
+
+
+@pytest.mark.parametrize(
+    ("pace", "rates", "stays"),
+    [
+        ("120,180", {ONE: 180.0, TWO: 240.0}, {1, 2}),
+        ("80,180", {ONE: 180.0, TWO: 160.0}, {0}),
+        ("90,180", {ONE: 180.0, TWO: 180.0}, {0}),
+    ],
+)
+def test_the_fastest_layouts_workers_go_on_to_train(
+    execution: Execution, pace: str, rates: dict[Layout, float], stays: set[int]
+):
+    execution.sink = Alive(execution.logs)
+    execution.run("train", jobs=(FIRST, SECOND, THIRD), layouts=(ONE, TWO), pace=pace)
+    [(layout, measured)] = execution.sink.choices
+    assert (layout, measured) == (ONE if stays == {0} else TWO, rates)
+    assert logged_threads(execution.logs) == [2, 1, 1]
+    assert execution.sink.alive == stays
+    assert sorted(execution.outcome) == [("b16-r1", True), ("b8-r1", True), ("b8-r2", True)]
+    seconds = f"measured for {measuring.SECONDS} s"
+    assert all(seconds in log.read_text() for log in execution.logs.glob("*.log"))
+
+
+class Alive(Events):
+    """Looks which of the workers started are there when the choice is made."""
+
+    def __init__(self, logs: Path) -> None:
+        super().__init__()
+        self._logs, self.alive = logs, set[int]()
+
+    def chosen(self, layout: Layout, rates: Mapping[Layout, float]) -> None:
+        super().chosen(layout, rates)
+        self.alive = {index for index, pid in enumerate(logged_pids(self._logs)) if pid in children()}
+
+
+@pytest.mark.parametrize("what", ["die at set-up", "die when measured"])
+def test_a_layout_whose_worker_dies_is_not_taken(execution: Execution, what: str):
+    execution.run(what, "1", layouts=(ONE, TWO), pace="500,180")
+    assert execution.sink.choices == [(ONE, {ONE: 180.0, TWO: 0.0})]
+    assert execution.outcome == [("b8-r1", True), ("b16-r1", True)]
+
+
+@pytest.mark.parametrize(("what", "verb"), [("die at set-up", "set up"), ("die when measured", "measured")])
+def test_where_not_even_one_worker_can_be_measured_the_run_ends(execution: Execution, what: str, verb: str):
+    with pytest.raises(TrainingError, match=rf"^a worker could not be {verb}; the end of .*worker-1\.log"):
+        execution.run(what, "2", layouts=(ONE, TWO), pace="500,180")
+    assert len(logged_pids(execution.logs)) == 1
+
+
+def test_what_a_worker_refuses_when_measured_is_raised_as_it_is(execution: Execution):
+    with pytest.raises(WeightsError, match=r"^nothing can be measured$"):
+        execution.run("fail when measured", "1", layouts=(ONE, TWO), pace="500,180")
+
+
+def test_a_worker_that_dies_while_another_layout_is_measured_costs_its_trial(
+    execution: Execution, monkeypatch: pytest.MonkeyPatch
+):
+    """The winner waits, and is killed before it has a trial."""
+    start = pool.Pool.start
+
+    def start_and_kill(self: pool.Pool, threads: int) -> pool.Worker:
+        if threads == 1 and len(self._workers) == 1:
+            self._workers[0].process.kill()
+            self._workers[0].reader.join()
+        return start(self, threads)
+
+    monkeypatch.setattr(pool.Pool, "start", start_and_kill)
+    execution.run("train", layouts=(ONE, TWO), pace="80,180")
+    assert execution.sink.choices[0][0] == ONE
+    assert execution.outcome == [("b8-r1", False), ("b16-r1", True)]
+
+
+def test_all_workers_end_when_the_run_is_killed(tmp_path: Path):
+    code = (
+        "import sys, pathlib\n"
+        "from batchscope.running import pool\n"
+        "from batchscope.running.layout import Layout\n"
+        "from batchscope.running.local import execute\n"
+        "from batchscope.running.messages import SetUp\n"
+        "from run_samples import FIRST, SECOND, STUB, Events, small_study\n"
+        "pool._COMMAND = (sys.executable, str(STUB), 'wait')\n"
+        "here = pathlib.Path(sys.argv[1])\n"
+        "jobs = [pool.Job(trial, here / 'x.npz', 0) for trial in (FIRST, SECOND)]\n"
+        "class Told(Events):\n"
+        "    def epoch(self, trial, record):\n"
+        "        print(trial.name, flush=True)\n"
+        "execute(SetUp(small_study(), here, here, 0), jobs, Told(), here / 'logs', [Layout(2, 1)])\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(STUB.parent)},
+    ) as process:
+        assert process.stdout is not None
+        assert {process.stdout.readline().strip() for _ in range(2)} == {"b8-r1", "b16-r1"}
+        process.kill()
+    for pid in logged_pids(tmp_path / "logs"):
+        while is_alive(pid):  # a worker that outlives its run makes this hang
+            time.sleep(0.01)

@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.text import Text
 
 from batchscope.records import BatchProgress, Trial, TrialState
-from batchscope.running import progress
-from batchscope.running.progress import LinePrinter, LiveDisplay, Silent, TimeLeft, Watcher
+from batchscope.running import course, progress
+from batchscope.running.course import time_left
+from batchscope.running.progress import LinePrinter, LiveDisplay, Silent, Watcher
 from run_samples import FIRST, SECOND, record
 
 LONG = Trial(batch_size=16, replicate=100_000)
@@ -25,22 +26,25 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     moved = Clock()
-    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: moved.now))
+    monkeypatch.setattr(course, "time", SimpleNamespace(monotonic=lambda: moved.now))
     return moved
 
 
-def test_time_left_follows_the_pace():
-    left = TimeLeft(300, clock=10.0)
-    assert left.seconds(20.0) is None
-    assert left.seconds(20.0, running=50) == pytest.approx(250 * 10 / 50)
-    left.add(100)
-    assert left.seconds(10.0) is None
-    assert left.seconds(20.0) == pytest.approx(200 * 10 / 100)
-    assert left.seconds(25.0, running=50) == pytest.approx(150 * 15 / 150)
-    left.expect(50)
-    assert left.seconds(20.0) == pytest.approx(250 * 10 / 100)
-    left.add(1000)
-    assert left.seconds(30.0) == 0.0
+@pytest.mark.parametrize(
+    ("running", "waiting", "images"),
+    [
+        ([40.0], [], 40),
+        ([40.0], [10.0, 20.0], 70),
+        ([40.0, 30.0], [], 40),
+        ([40.0, 30.0], [20.0], 50),  # the second worker is free first, and takes it
+        ([40.0, 30.0], [20.0, 20.0], 60),  # then the first
+        ([0.0, 0.0], [96.0, 96.0, 96.0], 192),
+    ],
+)
+def test_time_is_left_until_the_last_worker_is_done(
+    running: list[float], waiting: list[float], images: float
+):
+    assert time_left(running, waiting, pace=2.0) == images / 2
 
 
 @pytest.fixture
@@ -56,7 +60,7 @@ def lines(page: io.StringIO) -> LinePrinter:
 def test_a_line_an_epoch(lines: LinePrinter, page: io.StringIO, clock: Clock):
     with lines as watcher:
         watcher.note("reading the images of [red]here[/red]")
-        watcher.plan([FIRST, SECOND], 0, 192)
+        watcher.plan([FIRST, SECOND], 0, {FIRST: 96, SECOND: 96})
         clock.now += 60  # workers start
         watcher.started(FIRST, 0, 0.0)
         clock.now += 4
@@ -80,7 +84,7 @@ def test_a_line_an_epoch(lines: LinePrinter, page: io.StringIO, clock: Clock):
 
 
 def test_a_resumed_trials_pace_counts_new_images_only(lines: LinePrinter, page: io.StringIO, clock: Clock):
-    lines.plan([FIRST, SECOND], 1, 96)
+    lines.plan([FIRST, SECOND], 1, {FIRST: 96})
     lines.started(FIRST, 480, 20.0)
     clock.now += 8
     lines.epoch(FIRST, record(11, seconds=24.0))
@@ -94,7 +98,7 @@ def test_a_resumed_trials_pace_counts_new_images_only(lines: LinePrinter, page: 
 def test_a_trial_that_begins_anew_counts_its_images_again(
     lines: LinePrinter, page: io.StringIO, clock: Clock
 ):
-    lines.plan([FIRST], 0, 48)
+    lines.plan([FIRST], 0, {FIRST: 48})
     lines.started(FIRST, 96, 4.0)
     for epoch in (1, 2, 3):
         clock.now += 3
@@ -130,7 +134,7 @@ def terminal() -> Console:
 @pytest.fixture
 def live(terminal: Console, clock: Clock) -> Iterator[LiveDisplay]:
     with LiveDisplay(terminal) as display:
-        display.plan([FIRST, SECOND, LONG], 1, 192)
+        display.plan([FIRST, SECOND, LONG], 1, {FIRST: 96, LONG: 96})
         yield display
 
 
@@ -179,9 +183,53 @@ def test_the_2019_studys_lines_fit_a_terminal_of_80_columns(live: LiveDisplay):
     assert shown(live)[1] == expected
 
 
+def test_trials_at_once_have_a_line_each_and_a_pace_together(live: LiveDisplay, clock: Clock):
+    live.started(FIRST, 0, 0.0)
+    clock.now += 4
+    live.batch(FIRST, BatchProgress("one", 1, 32, 48, 0.5, 4.0))
+    live.started(LONG, 0, 0.0)
+    clock.now += 4
+    live.batch(LONG, BatchProgress("one", 1, 16, 48, 0.75, 4.0))
+    bar, *lines = shown(live)
+    # 48 images in 12 s of workers' time; 80 are left to the slower.
+    assert bar.endswith(" 1/3 0 min 20 s left, 12 images/s")
+    assert lines == [
+        "b8-r1  one  epoch 1, 67%  accuracy 0.5000  8 images/s",
+        "b16-r100000  one  epoch 1, 33%  accuracy 0.7500  4 images/s",
+    ]
+    live.ended(FIRST, TrialState.COMPLETE, None)
+    clock.now += 4
+    live.batch(LONG, BatchProgress("one", 1, 32, 48, 0.75, 8.0))
+    bar, *lines = shown(live)
+    assert bar.endswith("left")
+    assert [line.split()[0] for line in lines] == ["b16-r100000"]
+    live.ended(LONG, TrialState.COMPLETE, None)
+    assert shown(live)[1:] == ["setting up"]
+
+
+def test_lines_tell_the_time_left_to_trials_at_once(lines: LinePrinter, page: io.StringIO, clock: Clock):
+    third = Trial(batch_size=8, replicate=2)
+    lines.plan([FIRST, SECOND, third], 0, dict.fromkeys((FIRST, SECOND, third), 96))
+    for trial in (FIRST, SECOND):
+        lines.started(trial, 0, 0.0)
+    clock.now += 4
+    lines.batch(SECOND, BatchProgress("one", 1, 48, 48, 0.5, 4.0))
+    lines.epoch(FIRST, record(1))  # 12 images/s a worker: 4 s of each running trial, then 8 s of the third
+    lines.epoch(SECOND, record(1))
+    clock.now += 4
+    lines.epoch(FIRST, record(2))
+    lines.ended(FIRST, TrialState.COMPLETE, None)
+    lines.started(third, 0, 0.0)
+    lines.ended(SECOND, TrialState.FAILED, None)  # what it leaves undone is nobody's work any more
+    clock.now += 4
+    lines.epoch(third, record(1))
+    endings = [line.rpartition(", ")[2] for line in page.getvalue().splitlines() if "epoch" in line]
+    assert endings == ["0 min 12 s left", "0 min 12 s left", "0 min 11 s left", "0 min 05 s left"]
+
+
 def test_the_display_tells_failures_above_itself_and_vanishes(terminal: Console, clock: Clock):
     with LiveDisplay(terminal) as display:
-        display.plan([FIRST, SECOND], 0, 96)
+        display.plan([FIRST, SECOND], 0, {FIRST: 48, SECOND: 48})
         display.note("2 bad images [skipped]")
         display.started(FIRST, 0, 0.0)
         display.ended(FIRST, TrialState.FAILED, "ValueError: broken")
@@ -199,7 +247,7 @@ def test_silence(capfd: pytest.CaptureFixture[str]):
     with watcher as entered:
         assert entered is watcher
         watcher.note("x")
-        watcher.plan([FIRST], 0, 1)
+        watcher.plan([FIRST], 0, {FIRST: 1})
         watcher.started(FIRST, 0, 0.0)
         watcher.batch(FIRST, BatchProgress("one", 1, 16, 48, 0.5, 1.0))
         watcher.epoch(FIRST, record(1))

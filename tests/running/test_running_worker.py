@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from batchscope.errors import Problem, StudyError, TrainingError
-from batchscope.running.messages import EpochDone, Fatal, SetUp, Stored, receive, send
+from batchscope.running import worker as program
+from batchscope.running.messages import EpochDone, Fatal, Measured, SetUp, Stored, receive, send
 from run_samples import record, small_study
 
 Worker = subprocess.Popen[bytes]
@@ -38,7 +39,7 @@ def test_a_worker_ends_when_its_run_is_gone_before_the_set_up(worker: Worker):
 
 
 def test_a_worker_ends_when_its_run_is_gone_in_the_middle_of_a_message(worker: Worker):
-    whole = pickle.dumps(SetUp(small_study(), Path("nowhere")))
+    whole = pickle.dumps(SetUp(small_study(), Path("nowhere"), Path("nowhere"), 0))
     out, _ = worker.communicate(whole[:-40], timeout=60)
     assert out == b""
     assert worker.returncode == 0
@@ -47,7 +48,7 @@ def test_a_worker_ends_when_its_run_is_gone_in_the_middle_of_a_message(worker: W
 def test_a_backend_that_is_not_there_is_refused_by_name(worker: Worker):
     assert worker.stdin is not None
     assert worker.stdout is not None
-    send(worker.stdin, SetUp(small_study(), Path("nowhere")))
+    send(worker.stdin, SetUp(small_study(), Path("nowhere"), Path("nowhere"), 0))
     answer = receive(worker.stdout)
     assert isinstance(answer, Fatal)
     assert isinstance(answer.error, TrainingError)
@@ -55,6 +56,25 @@ def test_a_backend_that_is_not_there_is_refused_by_name(worker: Worker):
         "training needs one of the backends tensorflow, jax, torch, but KERAS_BACKEND is abacus, "
         "which is not installed; pip install 'batchscope[tensorflow]'"
     )
+
+
+class Trainer:
+    """Says five times the seconds; less than one is too short for it."""
+
+    def measure(self, seconds: float) -> float:
+        if seconds < 1:
+            raise ZeroDivisionError("too short")
+        return 5 * seconds
+
+
+def test_a_worker_says_how_fast_it_was_or_why_it_cannot():
+    trainer = Trainer()
+    assert program._measure(trainer, 2.0) == Measured(10.0)  # type: ignore[arg-type]
+    answer = program._measure(trainer, 0.5)  # type: ignore[arg-type]
+    assert isinstance(answer, Fatal)
+    lines = str(answer.error).splitlines()
+    assert lines[0] == "training could not be measured:"
+    assert lines[-1] == "ZeroDivisionError: too short"
 
 
 def test_messages_pass_whole_and_in_order():

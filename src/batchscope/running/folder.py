@@ -46,6 +46,11 @@ class RunFolder:
         return self.path / "cache"
 
     @property
+    def features(self) -> Path:
+        """Ready features, shared by the workers; may be deleted while nothing runs."""
+        return self.cache / "features"
+
+    @property
     def logs(self) -> Path:
         """What the workers printed."""
         return self.path / "logs"

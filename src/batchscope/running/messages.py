@@ -15,6 +15,8 @@ __all__ = [
     "BatchDone",
     "EpochDone",
     "Fatal",
+    "Measure",
+    "Measured",
     "Message",
     "Ready",
     "RunTrial",
@@ -28,10 +30,26 @@ __all__ = [
 
 @dataclass(frozen=True)
 class SetUp:
-    """To a worker, first: what it will work on."""
+    """To a worker, first: what it will work on.
+
+    Attributes:
+        study: The recipe.
+        data: Folder of the prepared images.
+        cache: Folder for ready features, which workers share.
+        cache_limit: Bytes that ready features may take up there.
+    """
 
     study: Study
     data: Path
+    cache: Path
+    cache_limit: int
+
+
+@dataclass(frozen=True)
+class Measure:
+    """To a worker: train for so many seconds, keep nothing of it, and say how fast that was."""
+
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -57,6 +75,13 @@ class Ready:
     """
 
     facts: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """From a worker: its pace while it was measured."""
+
+    images_per_second: float
 
 
 @dataclass(frozen=True)
@@ -95,7 +120,7 @@ class Fatal:
     error: Exception
 
 
-Message = SetUp | RunTrial | Stored | Ready | BatchDone | EpochDone | TrialEnded | Fatal
+Message = SetUp | Measure | RunTrial | Stored | Ready | Measured | BatchDone | EpochDone | TrialEnded | Fatal
 
 
 def send(stream: BinaryIO, message: Message) -> None:

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+from batchscope.running.machine import usable_cores
+
 __all__ = ["now", "surroundings"]
 
 
@@ -29,7 +31,7 @@ def surroundings() -> Mapping[str, str]:
         "command": shlex.join([*_program(), *sys.argv[1:]]),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processor": _processor(),
-        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "cores": str(usable_cores()),
         "memory": _memory(),
     }
 

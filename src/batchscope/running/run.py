@@ -12,12 +12,18 @@ from PIL import Image
 
 from batchscope.data import Dataset, Split, TrainingData, load_dataset, split_dataset
 from batchscope.errors import RunFolderError
-from batchscope.records import BatchProgress, EpochRecord, Trial, TrialState
+from batchscope.records import Trial
+from batchscope.running.features import FeatureCleaner, delete_features
 from batchscope.running.folder import RunFolder
+from batchscope.running.layout import WorkLeft, choose
 from batchscope.running.local import Job, execute
+from batchscope.running.machine import look_around
+from batchscope.running.messages import SetUp
+from batchscope.running.options import RunOptions
 from batchscope.running.plan import check_sizes, examples_per_trial, plan_trials
 from batchscope.running.progress import Watcher
 from batchscope.running.provenance import now, surroundings
+from batchscope.running.recorder import Recorder, threads_before
 from batchscope.running.store import DataSummary, SampleImage, Store, TrialStatus
 from batchscope.spec import Study
 
@@ -26,13 +32,16 @@ __all__ = ["run_study"]
 _SAMPLES = 24
 
 
-def run_study(study: Study, folder: Path, watcher: Watcher) -> list[TrialStatus]:
+def run_study(
+    study: Study, folder: Path, watcher: Watcher, options: RunOptions | None = None
+) -> list[TrialStatus]:
     """Carries out what is left to do of a study, in a folder of its own.
 
     Args:
         study: The study; its data source must be given.
         folder: The run's folder, new or holding the same study.
         watcher: Told of everything.
+        options: How the machine is used; by default the run chooses.
 
     Returns:
         How each trial ended. A failed one has kept its traceback and is tried again next time.
@@ -44,19 +53,49 @@ def run_study(study: Study, folder: Path, watcher: Watcher) -> list[TrialStatus]
     with place.claim(study) as store, watcher:
         statuses = store.trials()
         if statuses and all(status.state.is_finished() for status in statuses):
-            watcher.plan([status.trial for status in statuses], len(statuses), 0)
-            return statuses
-        session = store.start_session(now(), surroundings())
-        watcher.note(f"reading the images of {study.data.source}")
-        split = _prepare_data(study, place, store, watcher)
-        store.plan(plan_trials(study))
-        recorder = _Recorder(store, place, watcher, session)
-        jobs = _jobs(store, place)
-        _announce(study, store, watcher, len(split.training))
-        if jobs:
-            execute(study, place.cache, jobs, recorder, place.logs)
-        store.update_session(session, {}, ended=now())
+            watcher.plan([status.trial for status in statuses], len(statuses), {})
+        else:
+            session = store.start_session(now(), surroundings())
+            watcher.note(f"reading the images of {study.data.source}")
+            split = _prepare_data(study, place, store, watcher)
+            store.plan(plan_trials(study))
+            left = _examples_left(study, store, len(split.training))
+            trials = [status.trial for status in store.trials()]
+            watcher.plan(trials, len(trials) - len(left), left)
+            _Training(study, place, store, watcher, session).carry_out(left, options or RunOptions())
+            store.update_session(session, {}, ended=now())
+        if all(status.state.is_finished() for status in store.trials()):
+            delete_features(place.features)
         return store.trials()
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What the trials of one session have in common."""
+
+    study: Study
+    place: RunFolder
+    store: Store
+    watcher: Watcher
+    session: int
+
+    def carry_out(self, left: Mapping[Trial, int], options: RunOptions) -> None:
+        """Trains the trials that are left, given the images that each has to present."""
+        work = WorkLeft(len(left), sum(left.values()))
+        choice = choose(look_around(), work, options.workers, threads_before(self.store))
+        if len(choice.layouts) > 1:
+            self.watcher.note(f"measuring what is fastest: {', '.join(map(str, choice.layouts))}")
+        cleaner = FeatureCleaner(self.place.features, left)
+        recorder = Recorder(self.store, self.place, self.watcher, self.session, cleaner, choice.reason)
+        set_up = SetUp(self.study, self.place.cache, self.place.features, options.cache_limit)
+        execute(set_up, self._jobs(), recorder, self.place.logs, choice.layouts)
+
+    def _jobs(self) -> list[Job]:
+        return [
+            Job(status.trial, self.place.checkpoints / f"{status.trial.name}.npz", status.epochs)
+            for status in self.store.trials()
+            if not status.state.is_finished()
+        ]
 
 
 def _prepare_data(study: Study, place: RunFolder, store: Store, watcher: Watcher) -> Split:
@@ -116,59 +155,12 @@ def _png(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _jobs(store: Store, place: RunFolder) -> list[Job]:
-    return [
-        Job(status.trial, place.checkpoints / f"{status.trial.name}.npz", status.epochs)
-        for status in store.trials()
-        if not status.state.is_finished()
-    ]
-
-
-def _announce(study: Study, store: Store, watcher: Watcher, training: int) -> None:
-    statuses = store.trials()
+def _examples_left(study: Study, store: Store, training: int) -> dict[Trial, int]:
+    """Images that each trial has still to present, of those that have not finished."""
     per_trial = examples_per_trial(study, training)
-    left = 0
-    for status in statuses:
+    left = {}
+    for status in store.trials():
         if not status.state.is_finished():
             last = store.last_epoch(status.trial)
-            left += per_trial[status.trial.batch_size] - (last.examples if last else 0)
-    done = sum(status.state.is_finished() for status in statuses)
-    watcher.plan([status.trial for status in statuses], done, left)
-
-
-@dataclass(frozen=True)
-class _Recorder:
-    """Stores what the executor tells, then passes it on to the watcher."""
-
-    store: Store
-    place: RunFolder
-    watcher: Watcher
-    session: int
-
-    def ready(self, facts: Mapping[str, str]) -> None:
-        self.store.update_session(self.session, facts)
-
-    def started(self, trial: Trial) -> None:
-        self.store.set_state(trial, TrialState.RUNNING)
-        last = self.store.last_epoch(trial)
-        self.watcher.started(trial, last.examples if last else 0, last.seconds if last else 0.0)
-
-    def batch(self, trial: Trial, progress: BatchProgress) -> None:
-        self.watcher.batch(trial, progress)
-
-    def epoch(self, trial: Trial, record: EpochRecord) -> None:
-        self.store.add(trial, record)
-        self.watcher.epoch(trial, record)
-
-    def ended(self, trial: Trial, error: str | None) -> None:
-        state = self._state(trial, error)
-        self.store.set_state(trial, state, error)
-        if state.is_finished():
-            (self.place.checkpoints / f"{trial.name}.npz").unlink(missing_ok=True)
-        self.watcher.ended(trial, state, error)
-
-    def _state(self, trial: Trial, error: str | None) -> TrialState:
-        if error is not None:
-            return TrialState.FAILED
-        last = self.store.last_epoch(trial)
-        return TrialState.COMPLETE if last is not None and last.finite else TrialState.DIVERGED
+            left[status.trial] = per_trial[status.trial.batch_size] - (last.examples if last else 0)
+    return left

@@ -26,6 +26,8 @@ from batchscope.running.messages import (
     BatchDone,
     EpochDone,
     Fatal,
+    Measure,
+    Measured,
     Message,
     Ready,
     RunTrial,
@@ -66,6 +68,8 @@ def main() -> None:
         command = inbox.get()
         if isinstance(command, RunTrial):
             send(outbox, _run_trial(trainer, command, outbox, inbox.get))
+        elif isinstance(command, Measure):
+            send(outbox, _measure(trainer, command.seconds))
 
 
 def _take_over_stdout() -> BinaryIO:
@@ -107,6 +111,13 @@ def _prepare(set_up: SetUp) -> tuple[Trainer, Mapping[str, str]]:
     if split_pin(weights)[0] not in ("imagenet", "none"):
         facts["weights sha256"] = locate(weights)[1]
     return Trainer(set_up.study, TrainingData.load(set_up.data)), facts
+
+
+def _measure(trainer: Trainer, seconds: float) -> Measured | Fatal:
+    try:
+        return Measured(trainer.measure(seconds))
+    except Exception:  # noqa: BLE001  # the run tells it
+        return Fatal(TrainingError(f"training could not be measured:\n{traceback.format_exc()}"))
 
 
 def _run_trial(

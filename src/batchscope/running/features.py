@@ -1,0 +1,45 @@
+"""Ready features on disk: deleted as soon as no trial needs them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from batchscope.records import Trial
+
+__all__ = ["FeatureCleaner", "delete_features"]
+
+
+class FeatureCleaner:
+    """Deletes what belongs to a replicate when its last trial has ended.
+
+    Names of files that belong to replicate 2 begin with ``r2-``, of those that all share with ``all-``.
+
+    Args:
+        folder: Where the features are; it need not be there.
+        trials: Those that are still to end. What belongs to other replicates is left from an
+            earlier session, and deleted at once.
+    """
+
+    def __init__(self, folder: Path, trials: Iterable[Trial]) -> None:
+        self._folder, self._left = folder, set(trials)
+        self._sweep()
+
+    def ended(self, trial: Trial) -> None:
+        """A trial is over, well or not; one that failed is tried again in another session."""
+        self._left.discard(trial)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        needed = {trial.replicate for trial in self._left}
+        for entry in list(self._folder.glob("r*-*")):
+            owner = re.match(r"r(\d+)-", entry.name)
+            if owner and int(owner[1]) not in needed:
+                entry.unlink(missing_ok=True)
+
+
+def delete_features(folder: Path) -> None:
+    """Deletes all features; what the file system will not let go of takes up room and harms nothing."""
+    shutil.rmtree(folder, ignore_errors=True)

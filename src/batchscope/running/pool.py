@@ -1,0 +1,162 @@
+"""Worker processes: started with their share of the machine, heard, and gone when the run is."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Self, cast
+
+from batchscope.errors import TrainingError
+from batchscope.records import Trial
+from batchscope.running.machine import thread_settings
+from batchscope.running.messages import Message, SetUp, receive, send
+
+__all__ = ["Job", "Pool", "Worker"]
+
+_COMMAND = (sys.executable, "-m", "batchscope.running.worker")
+_LOG_TAIL = 2000
+_GRACE_SECONDS = 5
+
+Heard = tuple["Worker", Message | None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A trial to carry out, from where it stands.
+
+    Attributes:
+        trial: The trial.
+        checkpoint: File that holds its state.
+        stored_epochs: Epochs that are stored already.
+    """
+
+    trial: Trial
+    checkpoint: Path
+    stored_epochs: int
+
+
+@dataclass(eq=False)
+class Worker:
+    """A worker process, the job it is at, and what was wrong with the last it wrote."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    inbox: queue.SimpleQueue[Heard]
+    job: Job | None = None
+    fault: str = ""
+    reader: threading.Thread = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+
+    def _read(self) -> None:
+        stream = cast("BinaryIO", self.process.stdout)
+        try:
+            while (message := receive(stream)) is not None:
+                self.inbox.put((self, message))
+        except Exception as error:  # noqa: BLE001  # what is cut off or no message may break pickle in any way
+            self.fault = f"; the last it wrote is no whole message: {error}"
+            self.process.kill()
+        self.inbox.put((self, None))
+
+    @property
+    def trial(self) -> Trial:
+        """The trial it is at."""
+        if self.job is None:
+            raise TypeError("a worker without a job must not speak of a trial")
+        return self.job.trial
+
+    def tell(self, message: Message) -> None:
+        """Sends a message; a worker that is gone is noticed by its reader."""
+        try:
+            send(cast("BinaryIO", self.process.stdin), message)
+        except BrokenPipeError:
+            return
+
+    def obituary(self) -> str:
+        """Why the process may have ended: the end of its log, and in the last line how it ended."""
+        code = self.process.wait()
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        tail = self.log.read_text(encoding="utf-8", errors="replace")[-_LOG_TAIL:].strip()
+        return f"the end of {self.log}:\n{tail or '(empty)'}\nthe worker process {how}{self.fault}"
+
+
+class Pool:
+    """Workers that are gone, whatever happens, when the block is left.
+
+    Args:
+        set_up: What each of them is told first.
+        logs: Folder for what they print.
+    """
+
+    def __init__(self, set_up: SetUp, logs: Path) -> None:
+        self._set_up, self._logs = set_up, logs
+        self._workers: list[Worker] = []
+        self._started = 0
+        self._inbox: queue.SimpleQueue[Heard] = queue.SimpleQueue()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop(list(self._workers))
+
+    def start(self, threads: int) -> Worker:
+        """Starts a worker that computes with so many threads.
+
+        Raises:
+            TrainingError: It cannot be started.
+        """
+        self._started += 1
+        log = self._logs / f"worker-{self._started}.log"
+        try:
+            self._logs.mkdir(parents=True, exist_ok=True)
+            with log.open("wb") as sink:
+                process = subprocess.Popen(
+                    _COMMAND,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=sink,
+                    env={**os.environ, "PYTHONUNBUFFERED": "1", **thread_settings(threads)},
+                )
+        except OSError as error:
+            raise TrainingError(f"a worker with its log {log} must be startable, but: {error}") from error
+        worker = Worker(process, log, self._inbox)
+        self._workers.append(worker)
+        worker.tell(self._set_up)
+        return worker
+
+    def hear(self) -> Heard:
+        """Waits for the next message of any worker; None is the last of one that is gone."""
+        return self._inbox.get()
+
+    def hear_again(self, heard: Heard) -> None:
+        """Puts a message back, to be heard after those that wait."""
+        self._inbox.put(heard)
+
+    def stop(self, workers: Iterable[Worker]) -> None:
+        """Ends workers at once, and waits until they are gone."""
+        ending = list(workers)
+        for worker in ending:
+            worker.process.kill()
+        for worker in ending:
+            worker.process.wait(_GRACE_SECONDS)
+            worker.reader.join(_GRACE_SECONDS)
+            for stream in (worker.process.stdin, worker.process.stdout):
+                _close(stream)
+            self._workers.remove(worker)
+
+
+def _close(stream: object) -> None:
+    try:
+        cast("BinaryIO", stream).close()
+    except BrokenPipeError:
+        return  # the last message had nobody to go to

@@ -1,0 +1,87 @@
+"""What the executor tells, stored and then shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from batchscope.records import BatchProgress, EpochRecord, Trial, TrialState
+from batchscope.running.features import FeatureCleaner
+from batchscope.running.folder import RunFolder
+from batchscope.running.layout import Layout, told
+from batchscope.running.progress import Watcher
+from batchscope.running.store import Store
+
+__all__ = ["Recorder", "threads_before"]
+
+_THREADS = "threads of a worker"
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """Stores what the executor tells, then passes it on to the watcher.
+
+    Attributes:
+        store: The run's results.
+        place: The run's folder.
+        watcher: Told after each write.
+        session: Takes the facts.
+        cleaner: Deletes features that no trial needs any more.
+        reason: Why the workers are those that were chosen, where nothing was measured.
+    """
+
+    store: Store
+    place: RunFolder
+    watcher: Watcher
+    session: int
+    cleaner: FeatureCleaner
+    reason: str
+
+    def ready(self, facts: Mapping[str, str]) -> None:
+        """A worker is set up."""
+        self.store.update_session(self.session, facts)
+
+    def chosen(self, layout: Layout, rates: Mapping[Layout, float]) -> None:
+        """The workers are to be these."""
+        reason = told(rates) if rates else self.reason
+        facts = {"workers": str(layout.workers), _THREADS: str(layout.threads), "choice of workers": reason}
+        self.store.update_session(self.session, facts)
+        self.watcher.note(f"{layout}: {reason}")
+
+    def started(self, trial: Trial) -> None:
+        """A trial begins or goes on."""
+        self.store.set_state(trial, TrialState.RUNNING)
+        last = self.store.last_epoch(trial)
+        self.watcher.started(trial, last.examples if last else 0, last.seconds if last else 0.0)
+
+    def batch(self, trial: Trial, progress: BatchProgress) -> None:
+        """An epoch got further."""
+        self.watcher.batch(trial, progress)
+
+    def epoch(self, trial: Trial, record: EpochRecord) -> None:
+        """An epoch ended."""
+        self.store.add(trial, record)
+        self.watcher.epoch(trial, record)
+
+    def ended(self, trial: Trial, error: str | None) -> None:
+        """A trial is over."""
+        state = self._state(trial, error)
+        self.store.set_state(trial, state, error)
+        if state.is_finished():
+            (self.place.checkpoints / f"{trial.name}.npz").unlink(missing_ok=True)
+        self.cleaner.ended(trial)
+        self.watcher.ended(trial, state, error)
+
+    def _state(self, trial: Trial, error: str | None) -> TrialState:
+        if error is not None:
+            return TrialState.FAILED
+        last = self.store.last_epoch(trial)
+        return TrialState.COMPLETE if last is not None and last.finite else TrialState.DIVERGED
+
+
+def threads_before(store: Store) -> int | None:
+    """Threads of a worker in the last session that trained; None where no epoch is stored."""
+    if not any(status.epochs for status in store.trials()):
+        return None
+    known = [facts[_THREADS] for _, _, facts in store.sessions() if _THREADS in facts]
+    return int(known[-1]) if known else None
