@@ -12,6 +12,7 @@ from batchscope.records import BatchProgress, EpochRecord, Trial
 from batchscope.spec import Study
 
 __all__ = [
+    "STAGE_FACT",
     "BatchDone",
     "EpochDone",
     "Fatal",
@@ -26,6 +27,9 @@ __all__ = [
     "receive",
     "send",
 ]
+
+STAGE_FACT = "stage "
+"""Begins the names of those facts that tell how a stage is computed; the stage's name follows."""
 
 
 @dataclass(frozen=True)

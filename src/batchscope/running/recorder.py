@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from batchscope.records import BatchProgress, EpochRecord, Trial, TrialState
 from batchscope.running.features import FeatureCleaner
 from batchscope.running.folder import RunFolder
 from batchscope.running.layout import Layout, told
+from batchscope.running.messages import STAGE_FACT
 from batchscope.running.progress import Watcher
 from batchscope.running.store import Store
 
@@ -28,6 +29,7 @@ class Recorder:
         session: Takes the facts.
         cleaner: Deletes features that no trial needs any more.
         reason: Why the workers are those that were chosen, where nothing was measured.
+        said: Names of facts that were told; all workers tell the same.
     """
 
     store: Store
@@ -36,10 +38,15 @@ class Recorder:
     session: int
     cleaner: FeatureCleaner
     reason: str
+    said: set[str] = field(default_factory=set)
 
     def ready(self, facts: Mapping[str, str]) -> None:
         """A worker is set up."""
         self.store.update_session(self.session, facts)
+        for name, fact in facts.items():
+            if name.startswith(STAGE_FACT) and name not in self.said:
+                self.said.add(name)
+                self.watcher.note(f"{name}: {fact}")
 
     def chosen(self, layout: Layout, rates: Mapping[Layout, float]) -> None:
         """The workers are to be these."""

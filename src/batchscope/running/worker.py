@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from batchscope.errors import BatchscopeError, TrainingError
 from batchscope.records import BatchProgress
 from batchscope.running.messages import (
+    STAGE_FACT,
     BatchDone,
     EpochDone,
     Fatal,
@@ -99,6 +100,7 @@ def _prepare(set_up: SetUp) -> tuple[Trainer, Mapping[str, str]]:
     import keras
 
     from batchscope.data import TrainingData
+    from batchscope.training.features import FeatureStore
     from batchscope.training.trial import Trainer
     from batchscope.training.weights import locate, split_pin
 
@@ -110,7 +112,9 @@ def _prepare(set_up: SetUp) -> tuple[Trainer, Mapping[str, str]]:
     weights = set_up.study.model.weights
     if split_pin(weights)[0] not in ("imagenet", "none"):
         facts["weights sha256"] = locate(weights)[1]
-    return Trainer(set_up.study, TrainingData.load(set_up.data)), facts
+    store = FeatureStore(set_up.cache, set_up.cache_limit)
+    trainer = Trainer(set_up.study, TrainingData.load(set_up.data), store)
+    return trainer, facts | {f"{STAGE_FACT}{name}": path for name, path in trainer.paths.items()}
 
 
 def _measure(trainer: Trainer, seconds: float) -> Measured | Fatal:

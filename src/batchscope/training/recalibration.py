@@ -106,15 +106,27 @@ def population_moments(backbone: keras.Model, images: NDArray[np.float32]) -> li
 
 @contextmanager
 def averages_kept(backbone: keras.Model) -> Iterator[None]:
-    """Puts back, at the end, the moving averages as they were at the start."""
-    layers = batchnorm_layers(backbone)
-    before = [(np.array(layer.moving_mean), np.array(layer.moving_variance)) for layer in layers]
+    """Puts back, at the end, what running in training mode moves, as it was at the start.
+
+    That is the moving averages and the states of random layers, such as dropout.
+    """
+    moved = [*_averages(backbone), *_random_states(backbone)]
+    before = [np.array(keras.ops.convert_to_numpy(variable)) for variable in moved]
     try:
         yield
     finally:
-        for layer, (mean, variance) in zip(layers, before, strict=True):
-            layer.moving_mean.assign(mean)
-            layer.moving_variance.assign(variance)
+        for variable, value in zip(moved, before, strict=True):
+            variable.assign(value)
+
+
+def _averages(backbone: keras.Model) -> list[keras.Variable]:
+    layers = batchnorm_layers(backbone)
+    return [average for layer in layers for average in (layer.moving_mean, layer.moving_variance)]
+
+
+def _random_states(backbone: keras.Model) -> list[keras.Variable]:
+    weights = {id(variable) for variable in backbone.weights}
+    return [variable for variable in backbone.variables if id(variable) not in weights]
 
 
 def use_moments(backbone: keras.Model, moments: Iterable[Moments]) -> None:
