@@ -31,7 +31,7 @@ def trained(
 def images_in_order(trainer: Trainer, count: int) -> tuple[np.ndarray, np.ndarray]:
     rows = trainer._data.split.training
     order = generator(Purpose.ORDER, trainer._study.seed, 1, 1).permutation(len(rows))
-    return trainer._feed.batch(rows[order[:count]], None)
+    return trainer._examples.feed.batch(rows[order[:count]], None)
 
 
 def test_ghost_batches_normalise_by_their_parts_and_update_once_a_batch():
@@ -89,8 +89,8 @@ def test_recalibrated_evaluation_uses_population_statistics_and_keeps_the_averag
     assert recalibrated.val_loss != pytest.approx(moving.val_loss, abs=1e-3)
     network, data = cured.network, cured._data
     rows = data.split.validation[: len(data.split.validation) // 8 * 8]
-    images, labels = cured._feed.batch(rows, None)
-    clean, _ = cured._feed.batch(data.split.training[cured._probed], None)
+    images, labels = cured._examples.feed.batch(rows, None)
+    clean, _ = cured._examples.feed.batch(data.split.training[cured._examples.probed], None)
     with averages_kept(network.backbone):
         use_moments(network.backbone, population_moments(network.backbone, clean))
         features = network.backbone(images, training=False).numpy().mean((1, 2))

@@ -14,25 +14,30 @@ from batchscope.analysis.panel import build_panel
 from batchscope.history import check_history
 from batchscope.records import EpochRecord, Trial
 from batchscope.spec import ModelSpec, Stage
+from batchscope.training.cut import WHOLE
 from batchscope.training.inputs import ImageFeed
 from batchscope.training.network import Network
 from batchscope.training.probes import ProbePlan, probe_rows, run_probes
 from batchscope.training.recalibration import batchnorm_layers, population_moments, use_moments
+from batchscope.training.sources import ImageSource
 from batchscope.training.stage_program import StageProgram, compile_stage, values
 from batchscope.training.trial import Trainer
 from tiny import TAIL, TRAINING, stage, tiny_data, tiny_study
 
 pytestmark = pytest.mark.keras
 SIZE, ROWS, VALIDATION = 32, 48, 30
+SUBSET = np.arange(ROWS)[::-1][:32]
 
 
-def network(*, batchnorm: bool = True) -> Network:
-    """Small, but with what matters: a convolution, perhaps BatchNorm, a head."""
+def network(*, batchnorm: bool = True, dropout: bool = False) -> Network:
+    """Small, but with what matters: a convolution, perhaps BatchNorm and dropout, a head."""
     keras.utils.set_random_seed(5)
     inputs = keras.Input((SIZE, SIZE, 3))
     x = keras.layers.Conv2D(8, 5, strides=4, name="conv")(inputs)
     if batchnorm:
         x = keras.layers.BatchNormalization(name="norm", momentum=0.9)(x)
+    if dropout:
+        x = keras.layers.Dropout(0.3, seed=1)(x)
     backbone = keras.Model(inputs, keras.layers.ReLU()(x), name="small")
     head = keras.layers.Dense(1, activation="sigmoid")
     head.build((None, 8))
@@ -48,43 +53,59 @@ def feed() -> ImageFeed:
     return ImageFeed(images, labels, ModelSpec(weights="none", image_size=SIZE, input_scaling="symmetric"))
 
 
-def program(net: Network, feed: ImageFeed, batchnorm: str) -> StageProgram:
+def program(net: Network, batchnorm: str) -> StageProgram:
     made = Stage.model_validate(stage("one", "all", epochs=1, batchnorm=batchnorm))
-    return compile_stage(made, 1, net, feed, np.arange(4), probes=True)
+    return compile_stage(made, 1, net, WHOLE)
 
 
-def plan(views: np.ndarray | None = None, batch_size: int = 16) -> ProbePlan:
-    training, validation = np.arange(ROWS), np.arange(ROWS, ROWS + VALIDATION)
-    return ProbePlan(training, views, validation, batch_size, stale_weight=0.5)
+def plan(feed: ImageFeed, views: np.ndarray | None = None, rows: int = ROWS) -> ProbePlan:
+    training = np.arange(rows)
+    clean = ImageSource(feed, training)
+    return ProbePlan(
+        clean=clean,
+        augmented=None if views is None else ImageSource(feed, training, views),
+        positions=training,
+        validation=ImageSource(feed, np.arange(ROWS, ROWS + VALIDATION)),
+        validated=VALIDATION,
+        batch_size=16,
+        images=clean,
+        stale_weight=0.5,
+    )
 
 
-def calibrated(feed: ImageFeed, batchnorm: str = "batch") -> tuple[Network, StageProgram]:
+def unrecalibrated(feed: ImageFeed, views: np.ndarray | None = None) -> ProbePlan:
+    """As a stage in inference mode is probed."""
+    return replace(plan(feed, views), images=None)
+
+
+def calibrated(
+    feed: ImageFeed, batchnorm: str = "batch", *, dropout: bool = False
+) -> tuple[Network, StageProgram]:
     """A network that has learnt a little, with averages as they should be."""
-    net = network()
-    made = program(net, feed, batchnorm)
-    images, labels = feed.batch(np.arange(ROWS), None)
-    made.model.fit(images, labels, epochs=12, batch_size=16, verbose=0)
-    use_moments(net.backbone, population_moments(net.backbone, images))
+    net = network(dropout=dropout)
+    made = program(net, batchnorm)
+    source, rng = ImageSource(feed, np.arange(ROWS)), np.random.default_rng(3)
+    for _ in range(12):
+        made.loop.train(source, rng.permutation(ROWS), 16)
+    use_moments(net.backbone, population_moments(net.backbone, feed.batch(np.arange(ROWS), None)[0]))
     return net, made
 
 
 def test_averages_set_wrong_by_hand_show_in_the_batchnorm_term_and_nowhere_else(feed: ImageFeed):
     net, made = calibrated(feed)
-    asked = plan()
+    asked = plan(feed)
     right = run_probes(made.evaluator, net.backbone, asked)
-    right_validation = made.evaluator.stored(asked.validation)
+    right_validation = made.evaluator.by_averages(asked.validation)
     norm = net.backbone.get_layer("norm")
     norm.moving_mean.assign(norm.moving_mean + 3.0)
     wrong = run_probes(made.evaluator, net.backbone, asked)
-    wrong_validation = made.evaluator.stored(asked.validation)
+    wrong_validation = made.evaluator.by_averages(asked.validation)
 
-    assert right_validation["accuracy"] - wrong_validation["accuracy"] > 0.2  # the fault does harm
+    assert right_validation.accuracy - wrong_validation.accuracy > 0.2  # the fault does harm
     for metric in ("accuracy", "loss"):
         for name in ("train_augmented", "train_clean", "train_recalibrated", "val_recalibrated"):
             assert wrong[f"probe_{name}_{metric}"] == pytest.approx(right[f"probe_{name}_{metric}"], abs=1e-6)
-        assert right["probe_val_recalibrated_accuracy"] == pytest.approx(
-            right_validation["accuracy"], abs=1e-6
-        )
+        assert right["probe_val_recalibrated_accuracy"] == pytest.approx(right_validation.accuracy, abs=1e-6)
     assert right["probe_batchnorm_lag_max"] == pytest.approx(0, abs=1e-5)
     deviation = np.sqrt(np.asarray(norm.moving_variance.numpy()) + norm.epsilon)
     assert wrong["probe_batchnorm_lag/norm"] == pytest.approx(np.mean(3.0 / deviation), rel=1e-4)
@@ -94,7 +115,7 @@ def test_averages_set_wrong_by_hand_show_in_the_batchnorm_term_and_nowhere_else(
 def test_training_statistics_are_those_of_each_batch(feed: ImageFeed):
     net, made = calibrated(feed)
     norm = net.backbone.get_layer("norm")
-    measured = run_probes(made.evaluator, net.backbone, plan(batch_size=16))
+    measured = run_probes(made.evaluator, net.backbone, plan(feed))
     images, labels = feed.batch(np.arange(ROWS), None)
     right = 0
     for start in range(0, ROWS, 16):
@@ -106,22 +127,23 @@ def test_training_statistics_are_those_of_each_batch(feed: ImageFeed):
     assert measured["probe_train_clean_accuracy"] == pytest.approx(right / ROWS, abs=1e-6)
 
 
-def test_probes_leave_no_trace(feed: ImageFeed):
-    net, made = calibrated(feed)
+@pytest.mark.parametrize("dropout", [False, True])
+def test_probes_leave_no_trace(feed: ImageFeed, dropout: bool):
+    net, made = calibrated(feed, dropout=dropout)
     variables = [*net.backbone.variables, *net.head.variables, *made.optimizer.variables]
     before = values(variables)
     views = np.tile(np.array([[1, 0, 3, 0, 1, 2, 0, 0]], np.float32), (ROWS, 1))
-    run_probes(made.evaluator, net.backbone, plan(views))
+    run_probes(made.evaluator, net.backbone, plan(feed, views))
     for value, again in zip(before, values(variables), strict=True):
         np.testing.assert_array_equal(value, again)
 
 
 def test_views_change_the_augmented_figures_only(feed: ImageFeed):
     net, made = calibrated(feed)
-    plain = run_probes(made.evaluator, net.backbone, plan())
+    plain = run_probes(made.evaluator, net.backbone, plan(feed))
     assert plain["probe_train_augmented_loss"] == plain["probe_train_clean_loss"]
     far = np.tile(np.array([[0.1, 0, 3, 0, 0.1, 2, 0, 0]], np.float32), (ROWS, 1))
-    shown = run_probes(made.evaluator, net.backbone, plan(far))
+    shown = run_probes(made.evaluator, net.backbone, plan(feed, far))
     assert shown["probe_train_augmented_loss"] != pytest.approx(plain["probe_train_augmented_loss"], abs=1e-3)
     for name in ("train_clean", "train_recalibrated", "train_moving", "val_recalibrated"):
         assert shown[f"probe_{name}_loss"] == pytest.approx(plain[f"probe_{name}_loss"], abs=1e-6)
@@ -130,22 +152,42 @@ def test_views_change_the_augmented_figures_only(feed: ImageFeed):
 def test_in_inference_mode_training_uses_the_stored_averages(feed: ImageFeed):
     net, made = calibrated(feed, "inference")
     norm = net.backbone.get_layer("norm")
+    calibrated_loss = run_probes(made.evaluator, net.backbone, unrecalibrated(feed))["probe_train_clean_loss"]
     norm.moving_mean.assign(norm.moving_mean + 1.0)
-    assert made.evaluator.own_mode is made.evaluator.model
-    measured = run_probes(made.evaluator, net.backbone, plan())
+    assert made.evaluator.own_mode is made.evaluator.stored
+    measured = run_probes(made.evaluator, net.backbone, unrecalibrated(feed))
+    images, labels = feed.batch(np.arange(ROWS), None)
+    features = net.backbone(images, training=False).numpy().mean((1, 2))
+    odds = features @ net.head.kernel.numpy() + net.head.bias.numpy()
+    loss = np.mean(np.log1p(np.exp(np.where(labels > 0.5, -odds, odds))))
+    assert abs(loss - calibrated_loss) > 0.01  # the fault does harm
+    for name in ("train_augmented", "train_clean", "train_moving"):
+        assert measured[f"probe_{name}_loss"] == pytest.approx(loss, abs=1e-5)
+        assert measured[f"probe_{name}_accuracy"] == pytest.approx(np.mean((odds > 0) == (labels > 0.5)))
+
+
+def test_in_inference_mode_no_statistics_are_recalibrated(feed: ImageFeed):
+    net, made = calibrated(feed, "inference")
+    views = np.tile(np.array([[0.1, 0, 3, 0, 0.1, 2, 0, 0]], np.float32), (ROWS, 1))
+    asked = replace(unrecalibrated(feed, views), clean=ImageSource(feed, SUBSET), positions=SUBSET)
+    measured = run_probes(made.evaluator, net.backbone, asked)
+    sources = ("train_moving", "train_clean", "train_augmented")
+    wanted = {f"probe_{name}_{metric}" for name in sources for metric in ("accuracy", "loss")}
+    assert set(measured) == wanted | {"probe_batchnorm_stale_weight", "probe_seconds"}
     for metric in ("accuracy", "loss"):
         assert measured[f"probe_train_clean_{metric}"] == measured[f"probe_train_moving_{metric}"]
-    assert measured["probe_train_clean_loss"] != pytest.approx(
-        measured["probe_train_recalibrated_loss"], abs=1e-3
-    )
+    shown, labels = feed.batch(SUBSET, views[SUBSET])
+    predicted = net.head(net.backbone(shown, training=False).numpy().mean((1, 2))).numpy()
+    loss = -np.mean(np.log(np.where(labels > 0.5, predicted, 1 - predicted)))
+    assert measured["probe_train_augmented_loss"] == pytest.approx(loss, abs=1e-5)
 
 
 @pytest.mark.parametrize("batchnorm", ["batch", "inference"])
 def test_without_batchnorm_all_statistics_are_alike(feed: ImageFeed, batchnorm: str):
     net = network(batchnorm=False)
-    made = program(net, feed, batchnorm)
-    measured = run_probes(made.evaluator, net.backbone, plan())
-    validation = made.evaluator.stored(plan().validation)
+    made = program(net, batchnorm)
+    measured = run_probes(made.evaluator, net.backbone, plan(feed))
+    validation = asdict(made.evaluator.by_averages(plan(feed).validation))
     for metric in ("accuracy", "loss"):
         clean = measured[f"probe_train_clean_{metric}"]
         assert measured[f"probe_train_recalibrated_{metric}"] == pytest.approx(clean, abs=1e-6)
@@ -155,8 +197,8 @@ def test_without_batchnorm_all_statistics_are_alike(feed: ImageFeed, batchnorm: 
 
 def test_a_last_short_batch_is_not_probed(feed: ImageFeed):
     net, made = calibrated(feed)
-    whole = run_probes(made.evaluator, net.backbone, replace(plan(), training=np.arange(32)))
-    ragged = run_probes(made.evaluator, net.backbone, replace(plan(), training=np.arange(33)))
+    whole = run_probes(made.evaluator, net.backbone, plan(feed, rows=32))
+    ragged = run_probes(made.evaluator, net.backbone, plan(feed, rows=33))
     assert ragged["probe_train_clean_loss"] == whole["probe_train_clean_loss"]
 
 
@@ -186,6 +228,7 @@ def test_the_last_epoch_of_each_stage_is_probed(probed: tuple[Trainer, list[Epoc
     assert [bool(record.probes) for record in records] == [False, True, True]
     layers = len(batchnorm_layers(probed[0].network.backbone))
     assert len(records[1].probes) == 10 + 3 + layers + 1
+    assert len(records[2].probes) == 6 + 1 + 1  # in inference mode: three measurements, weight, seconds
 
 
 def test_the_stale_weight_counts_the_batches_that_moved_the_averages(
