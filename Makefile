@@ -4,7 +4,7 @@ BIN := .venv/bin
 EXTRAS ?= tensorflow
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format clean
+.PHONY: help install demo test bench lint format clean
 
 help:  ## List the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -23,6 +23,10 @@ demo: install  ## Run a small study from start to page, in minutes, always anew
 
 test: install  ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+bench: install  ## Measure against plain Keras and plain PyTorch; writes docs/performance.md
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python bench/run.py $(BENCH)
 
 lint: install  ## Check style, types and layers
 	$(BIN)/ruff check
