@@ -286,7 +286,7 @@ def test_the_table_gives_terms_halves_and_intervals(known: Analysis) -> None:
     ]
     assert last[2].detail == "n = 3"
     half = (row.batchnorm.high - row.batchnorm.low) / 2
-    assert last[6].detail == f"\u00b1{half:.3f}\n0.004 + 0.324"
+    assert last[6].detail == f"\u00b1{half:.3f}\n0.004\n+ 0.324"
     assert last[6].value == row.batchnorm.mean
     without = analyze(probed_history(lag=False, replicates=1), FEW)
     table = next(table for table in analysis_tables(without) if table.key == "decomposition")

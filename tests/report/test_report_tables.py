@@ -11,6 +11,7 @@ from rich.console import Console
 from batchscope.analysis import Analysis, Sentence, Settings, analyze
 from batchscope.report.tables import analysis_tables
 from batchscope.report.terminal import print_analysis, summary_table
+from probed import probed_history
 
 
 def test_tables_of_the_published_study(analysis: Analysis) -> None:
@@ -105,15 +106,33 @@ def test_flags_fit_into_80_columns_without_a_broken_word(analysis: Analysis) -> 
         print_analysis(replace(analysis, flags=tuple(flags)), console)
     lines = [line.split() for line in capture.get().splitlines()]
     start = lines.index(["Replicates", "that", "do", "not", "look", "like", "the", "others"])
-    assert lines[start + 2 : start + 4] == [
+    assert lines[start + 1 : start + 3] == [
         ["Batch", "Studentised"],
         ["Stage", "size", "Replicate", "Its", "mean", "Others", "residual"],
     ]
-    assert lines[start + 5 : start + 8] == [
+    assert lines[start + 4 : start + 7] == [
         ["feature_extraction", "32", "1", "0.948", "0.988", "60.0"],
         ["epochs", "threshold", "5.2"],
         ["16", "to", "20"],
     ]
+
+
+@pytest.mark.parametrize(("width", "parts"), [(80, 2), (120, 1)])
+def test_terms_fit_into_80_columns_stage_by_stage(width: int, parts: int) -> None:
+    console = Console(width=width, force_terminal=False)
+    with console.capture() as capture:
+        print_analysis(analyze(probed_history(), Settings(resamples=100)), console)
+    lines = [" ".join(line.split()) for line in capture.get().splitlines()]
+    titles = [line for line in lines if line.startswith("What the observed gap is made of")]
+    assert len(titles) == parts
+    start = lines.index(titles[-1])
+    if parts > 1:
+        assert titles == [
+            f"What the observed gap is made of: {stage}" for stage in ("feature_extraction", "fine_tuning")
+        ]
+        assert lines[start + 2] == "Epoch size Gap Averaging Augmentation BatchNorm Generalization Lag"
+    # The note on how to read it stands once, below the last part.
+    assert sum("The observed gap is the sum of" in line for line in lines) == 1
 
 
 def test_terminal_takes_markup_as_text(analysis: Analysis) -> None:

@@ -143,8 +143,9 @@ def _term(row: DecompositionRow, name: str) -> Cell:
         return _give_or_take(row.term(name))
     if row.batchnorm_inference:
         return Cell("0", 0.0, "inference\nmode")
-    halves = f"{number(row.batchnorm_training.mean)} + {number(row.batchnorm_validation.mean)}"
-    return _give_or_take(row.batchnorm, halves)
+    training, validation = row.batchnorm_training.mean, row.batchnorm_validation.mean
+    sign = "\u2212" if validation < 0 else "+"
+    return _give_or_take(row.batchnorm, f"{number(training)}\n{sign} {number(abs(validation))}")
 
 
 def _give_or_take(found: Estimate, below: str = "") -> Cell:

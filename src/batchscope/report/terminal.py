@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from rich.box import SIMPLE_HEAD
@@ -36,11 +37,26 @@ def print_analysis(analysis: Analysis, console: Console) -> None:
         console.print(Text("To keep in mind", style="bold"))
         console.print(_listed(analysis.notes))
     for table in analysis_tables(analysis):
-        console.print(_rich(table), "")
+        for part in _fitting(table, console):
+            console.print(_rich(part), "")
 
 
 def _listed(sentences: tuple[Sentence, ...]) -> Group:
     return Group(*(Padding(Text(sentence.text), (0, 0, 1, 2)) for sentence in sentences))
+
+
+def _fitting(table: Table, console: Console) -> Iterator[Table]:
+    """The table, or one for each name in its first column where it is wider than the terminal."""
+    wide = console.measure(_rich(table), options=console.options.update(width=1000)).maximum > console.width
+    names = list(dict.fromkeys(row[0].text for row in table.rows))
+    if not wide or table.numeric(0) or len(names) == len(table.rows):
+        yield table
+        return
+    for name in names:
+        rows = tuple(row[1:] for row in table.rows if row[0].text == name)
+        note = table.note if name == names[-1] else ""
+        title = f"{table.title}: {name}" if name else table.title
+        yield replace(table, title=title, note=note, columns=table.columns[1:], rows=rows)
 
 
 def _rich(table: Table) -> RichTable:
@@ -50,6 +66,9 @@ def _rich(table: Table) -> RichTable:
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+        show_edge=False,
     )
     for index, name in enumerate(table.columns):
         side: Literal["right", "left"] = "right" if table.numeric(index) else "left"
