@@ -12,6 +12,7 @@ s = gamma / sqrt(variance + epsilon) gives y = (s w) x + (beta - s mean).
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from typing import Any, Literal
 
 import keras
@@ -163,24 +164,25 @@ def _product(inputs: Tensor, matrix: Tensor) -> Tensor:
 
 
 def _foldable(model: keras.Model) -> dict[int, keras.layers.BatchNormalization]:
-    """BatchNorm layers that alone follow a linear convolution, by that convolution's id."""
-    layers = {id(layer) for layer in model.layers}
+    """BatchNorm layers that alone take what a linear convolution gives, by that convolution's id."""
+    # Keras has no public way to ask what follows a layer; by these nodes keras.Function itself runs.
+    nodes = [node for at_depth in model._nodes_by_depth.values() for node in at_depth]  # noqa: SLF001
+    calls = Counter(id(node.operation) for node in nodes)
+    takers: dict[int, list[keras.Operation]] = defaultdict(list)
+    for node in nodes:
+        for tensor in node.input_tensors:
+            takers[id(tensor)].append(node.operation)
+    given = {id(tensor) for tensor in model.outputs}
     found = {}
-    for layer in model.layers:
-        if not _is_linear_convolution(layer) or len(layer._inbound_nodes) == 0:  # noqa: SLF001
+    for node in nodes:
+        layer, output = node.operation, node.outputs[0]
+        behind = takers[id(output)]
+        if not _is_linear_convolution(layer) or len(behind) != 1 or id(output) in given:
             continue
-        behind = _followers(layer, layers)
-        if len(behind) == 1 and _is_plain_batchnorm(behind[0]):
+        # A layer called twice computes something else as well, which its replacement would not.
+        if _is_plain_batchnorm(behind[0]) and calls[id(layer)] == calls[id(behind[0])] == 1:
             found[id(layer)] = behind[0]
     return found
-
-
-def _followers(layer: keras.layers.Layer, within: set[int]) -> list[keras.layers.Layer]:
-    """Layers of a model that take a layer's output; it may have been called in other models too."""
-    # Keras has no public way to ask what follows a layer.
-    nodes = layer._outbound_nodes  # noqa: SLF001
-    operations = {id(node.operation): node.operation for node in nodes}
-    return [operation for key, operation in operations.items() if key in within]
 
 
 def _is_linear_convolution(layer: keras.layers.Layer) -> bool:
