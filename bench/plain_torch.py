@@ -75,9 +75,10 @@ def thetas(uniform: Tensor, ranges: Augmentation) -> Tensor:
 
 
 def views(images: Tensor, theta: Tensor) -> Tensor:
-    """Resamples images bilinearly; their border repeats."""
+    """Resamples images bilinearly; their border repeats. Channels-last order, which is lost, is restored."""
     grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
-    return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    seen = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    return seen.contiguous(memory_format=torch.channels_last)
 
 
 class _Trial:
