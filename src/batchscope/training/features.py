@@ -72,8 +72,10 @@ class FeatureStore:
         """
         stem = f"{name}-{hashlib.sha256(f'{key} {shape} {_boot()}'.encode()).hexdigest()[:16]}"
         try:
-            array, state = self._open(stem, shape)
+            self._folder.mkdir(parents=True, exist_ok=True)
+            state = os.open(self._folder / f"{stem}.state", os.O_RDWR | os.O_CREAT, 0o644)
             with contextlib.closing(os.fdopen(state, "rb+", buffering=0)):
+                array = self._writable(stem, state, shape)
                 for chunk in _chunks_to_do(state, _count(shape)):
                     positions = np.arange(*_bounds(shape, chunk))
                     array[positions] = compute(positions)
@@ -84,17 +86,15 @@ class FeatureStore:
                 "make room, or give a smaller --cache-limit (0 computes them anew in every trial)"
             ) from error
 
-    def _open(self, stem: str, shape: tuple[int, ...]) -> tuple[Floats, int]:
-        """The array for writing, and the file that says which chunks are done and claims others."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        state = os.open(self._folder / f"{stem}.state", os.O_RDWR | os.O_CREAT, 0o644)
+    def _writable(self, stem: str, state: int, shape: tuple[int, ...]) -> Floats:
+        """The array for writing; `state` is the file that says which chunks are done and claims others."""
         path = self._folder / f"{stem}.npy"
         with _claimed(state, _CREATION):
             if not path.exists():
                 os.ftruncate(state, 0)
                 os.ftruncate(state, _count(shape))
                 self._make(path, shape)
-        return _mapped(path, "r+"), state
+        return _mapped(path, "r+")
 
     def _make(self, path: Path, shape: tuple[int, ...]) -> None:
         """An array on disk whose room is certain: writing to a mapped file on a full disk would crash."""
