@@ -62,6 +62,11 @@ def _measured_rows(measured: Measured) -> list[Row]:
         ("Reduced protocol, s", *(_seconds([run.wall for run in runs[name]]) for name in CONTENDERS)),
         ("of which start-up", *(_seconds([run.start_up for run in runs[name]]) for name in CONTENDERS)),
         (
+            "of which analysis and page",
+            _seconds([run.closing for run in runs[_OURS]]),
+            *("" for _ in _OTHERS),
+        ),
+        (
             "of which probes, which only batchscope has",
             _seconds([run.probe_seconds for run in runs[_OURS]]),
             *("" for _ in _OTHERS),

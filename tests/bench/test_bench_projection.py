@@ -219,6 +219,7 @@ def test_the_table_has_the_planted_figures():
     ours, _, torch = (figures.runs[name][0] for name in CONTENDERS)
     assert rows["Reduced protocol, s"][2] == f"{torch.wall:.1f} ({torch.wall:.1f} to {torch.wall:.1f})"
     assert rows["of which start-up"][1].startswith("9.0 ")
+    assert rows["of which analysis and page"] == ["2.0 (2.0 to 2.0)", "", ""]
     assert rows["Peak memory, GB"] == ["2.5"] * 3
     # Two trials of 512 images, in half of 8 and of 4 seconds.
     assert rows["fine_tuning: training, images/s"][2] == f"{2 * 512 / 6:,.0f}"
