@@ -145,9 +145,7 @@ class ReadyFeeding:
         lazy = PrefixedSource(images, self.prefix)
         if what not in self.kept:
             return lazy
-        key = repr((what, self.examples.fingerprint, self.prefix.fingerprint()))
-        if images.views is not None:
-            key += hashlib.sha256(images.views.tobytes()).hexdigest()
+        key = repr((self.examples.fingerprint, images.fingerprint(), self.prefix.fingerprint()))
         # What all replicates share is kept longer than what belongs to one.
         owner = "all" if self.pretrained and images.views is None else f"r{replicate}"
         features = self.store.ready(

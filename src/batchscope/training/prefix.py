@@ -34,7 +34,9 @@ class Prefix:
         if cut.whole:
             outputs = keras.layers.GlobalAveragePooling2D()(outputs)
         self._model = keras.Model(inputs, outputs)
-        self._variables: Sequence[keras.Variable] = until.variables
+        self._name = f"{backbone.name} up to {cut.layer}"
+        # Without the states of random layers, which are off.
+        self._weights: Sequence[keras.Variable] = until.weights
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -54,8 +56,9 @@ class Prefix:
 
     def fingerprint(self) -> str:
         """SHA-256 of the layers and their weights."""
-        digest = hashlib.sha256(repr((keras.__version__, keras.backend.backend(), self.shape)).encode())
-        for variable in self._variables:
+        built = self._name, self.shape, keras.__version__, keras.backend.backend()
+        digest = hashlib.sha256(repr(built).encode())
+        for variable in self._weights:
             value = np.ascontiguousarray(keras.ops.convert_to_numpy(variable))
             digest.update(repr((variable.path, value.shape)).encode() + value.tobytes())
         return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,6 +46,13 @@ class ImageSource:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of what is shown of the feed, and how."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.rows).tobytes())
+        if self.views is not None:
+            digest.update(np.ascontiguousarray(self.views).tobytes())
+        return digest.hexdigest()
 
     def take(self, positions: Rows) -> tuple[Floats, Floats]:
         """Images of shape (k, size, size, 3) and their labels."""
