@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     surroundings = _surroundings(options)
     results = {
         "surroundings": surroundings,
-        "options": asdict(options),
+        "options": {name: getattr(options, name) for name in ("images", "epochs", "repeats", "studies")},
         "matrix_rates": rates,
         "trained_macs": trained_macs,
         "protocols": measurements,

@@ -52,10 +52,17 @@ def test_a_run_that_never_stored_an_epoch_gives_way_to_another_study(tmp_path: P
     place = RunFolder(tmp_path / "run")
     with place.claim(small_study()) as store:  # as when bad images or weights stop it
         store.plan([Trial(8, 1), Trial(16, 1)])
+    # A kill between the two leaves the checkpoint of an epoch that never reached the store.
+    for left in (place.checkpoints / "b8-r1.npz", place.features / "all-training.npy"):
+        left.parent.mkdir(parents=True, exist_ok=True)
+        left.touch()
     other = small_study(seed=8, batch_sizes=[8, 32])
     with place.claim(other) as store:
         assert store.trials() == []
     assert place.study() == other
+    assert not any(
+        path.is_file() for folder in (place.checkpoints, place.cache) for path in folder.rglob("*")
+    )
 
 
 def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path: Path):

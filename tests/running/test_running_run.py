@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -353,6 +354,36 @@ def test_workers_are_told_where_features_go_and_how_many_bytes_they_may_take(
     [set_up] = given
     assert (set_up.data, set_up.cache) == (tmp_path / "run/cache", tmp_path / "run/cache/features")
     assert set_up.cache_limit == 123
+
+
+@pytest.mark.usefixtures("stub")
+def test_features_leave_half_of_the_free_disk_alone_and_the_run_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    given = []
+    monkeypatch.setattr(run, "execute", lambda set_up, *_: given.append(set_up))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5_000_000_000))
+    watcher = Events()
+    run_study(small_study(), tmp_path / "run", watcher, RunOptions(cache_limit=8_000_000_000))
+    assert given[0].cache_limit == 2_500_000_000
+    assert "ready features may take 2.5 GB, half of what is free on the disk" in watcher.notes
+    watcher = Events()
+    run_study(small_study(), tmp_path / "run", watcher, RunOptions(cache_limit=2_500_000_000))
+    assert given[1].cache_limit == 2_500_000_000
+    assert not [note for note in watcher.notes if "ready features" in note]
+
+
+@pytest.mark.usefixtures("stub")
+def test_features_of_an_earlier_session_are_not_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(KeyboardInterrupt):
+        run_study(small_study(), tmp_path / "run", StopsAtFirstEpoch())
+    features = RunFolder(tmp_path / "run").features
+    features.mkdir(exist_ok=True)
+    (features / "all-base.npy").touch()
+    found = []
+    monkeypatch.setattr(run, "execute", lambda *_: found.append(features.exists()))
+    run_study(small_study(), tmp_path / "run", Events())
+    assert found == [False]
 
 
 @pytest.mark.parametrize(

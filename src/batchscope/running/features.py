@@ -9,7 +9,7 @@ from pathlib import Path
 
 from batchscope.records import Trial
 
-__all__ = ["FeatureCleaner", "delete_features"]
+__all__ = ["FeatureCleaner", "delete_features", "room_for_features"]
 
 
 class FeatureCleaner:
@@ -19,13 +19,11 @@ class FeatureCleaner:
 
     Args:
         folder: Where the features are; it need not be there.
-        trials: Those that are still to end. What belongs to other replicates is left from an
-            earlier session, and deleted at once.
+        trials: Those that are still to end.
     """
 
     def __init__(self, folder: Path, trials: Iterable[Trial]) -> None:
         self._folder, self._left = folder, set(trials)
-        self._sweep()
 
     def ended(self, trial: Trial) -> None:
         """A trial is over, well or not; one that failed is tried again in another session."""
@@ -38,6 +36,16 @@ class FeatureCleaner:
             owner = re.match(r"r(\d+)-", entry.name)
             if owner and int(owner[1]) not in needed:
                 entry.unlink(missing_ok=True)
+
+
+def room_for_features(folder: Path, limit: int) -> int:
+    """Bytes that features may take up: the limit, but no more than half of what is free on the disk.
+
+    Args:
+        folder: On that disk.
+        limit: What the user allows.
+    """
+    return min(limit, shutil.disk_usage(folder).free // 2)
 
 
 def delete_features(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -112,9 +113,20 @@ class RunFolder:
             return any(status.epochs for status in store.trials())
 
     def _begin_again(self, study: Study) -> None:
-        """Puts another study in the place of one that never stored an epoch."""
-        for suffix in ("", "-wal", "-shm"):
-            self.database.with_name(f"{self.database.name}{suffix}").unlink(missing_ok=True)
+        """Puts another study in the place of one that never stored an epoch.
+
+        The other's checkpoints go with it: an epoch may be in one that never reached the store.
+        """
+        try:
+            for folder in (self.checkpoints, self.cache):
+                if folder.exists():
+                    shutil.rmtree(folder)
+            for suffix in ("", "-wal", "-shm"):
+                self.database.with_name(f"{self.database.name}{suffix}").unlink(missing_ok=True)
+        except OSError as error:
+            raise RunFolderError(
+                f"{self.path}: what another study began must be deleted, but: {error}"
+            ) from error
         self._write(study)
 
     def _begin(self, study: Study) -> None:

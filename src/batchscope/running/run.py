@@ -13,7 +13,7 @@ from PIL import Image
 from batchscope.data import Dataset, Split, TrainingData, load_dataset, split_dataset
 from batchscope.errors import RunFolderError
 from batchscope.records import Trial
-from batchscope.running.features import FeatureCleaner, delete_features
+from batchscope.running.features import FeatureCleaner, delete_features, room_for_features
 from batchscope.running.folder import RunFolder
 from batchscope.running.layout import WorkLeft, choose
 from batchscope.running.local import Job, execute
@@ -85,9 +85,16 @@ class _Training:
         choice = choose(look_around(), work, options.workers, threads_before(self.store))
         if len(choice.layouts) > 1:
             self.watcher.note(f"measuring what is fastest: {', '.join(map(str, choice.layouts))}")
+        # What an earlier session left may be of another program version, or not whole after a power cut.
+        delete_features(self.place.features)
+        room = room_for_features(self.place.path, options.cache_limit)
+        if room < options.cache_limit:
+            self.watcher.note(
+                f"ready features may take {room / 1e9:.1f} GB, half of what is free on the disk"
+            )
         cleaner = FeatureCleaner(self.place.features, left)
         recorder = Recorder(self.store, self.place, self.watcher, self.session, cleaner, choice.reason)
-        set_up = SetUp(self.study, self.place.cache, self.place.features, options.cache_limit)
+        set_up = SetUp(self.study, self.place.cache, self.place.features, room)
         execute(set_up, self._jobs(), recorder, self.place.logs, choice.layouts)
 
     def _jobs(self) -> list[Job]:

@@ -15,9 +15,6 @@ from batchscope.training.rewriting import rewrite
 
 __all__ = ["Prefix"]
 
-# Activations of so many images stay in the processor's caches where those of hundreds would not.
-_IMAGES_AT_A_TIME = 32
-
 
 class Prefix:
     """Layers up to a cut, BatchNorm in inference mode; pooled where the whole backbone is cut off.
@@ -50,9 +47,7 @@ class Prefix:
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Features, float32, of scaled images of shape (n, size, size, 3)."""
-        starts = range(0, len(images), _IMAGES_AT_A_TIME)
-        found = [self._model.predict_on_batch(images[at : at + _IMAGES_AT_A_TIME]) for at in starts]
-        return np.concatenate(found).astype(np.float32, copy=False)
+        return np.asarray(self._model.predict_on_batch(images), dtype=np.float32)
 
     def fingerprint(self) -> str:
         """SHA-256 of the layers and their weights."""

@@ -7,7 +7,6 @@ that their differences take the observed gap apart; see `batchscope.analysis.dec
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -115,9 +114,8 @@ def run_probes(evaluator: Evaluator, backbone: keras.Model, plan: ProbePlan) -> 
         Figures by column name: accuracy and loss of the training subset augmented and clean in
         the mode of training, and clean with the moving averages; where statistics are
         recalibrated, of the subset and of the validation images with these, and how far BatchNorm
-        lags; the averages' stale weight; and ``probe_seconds``, what the probes cost.
+        lags; and the averages' stale weight.
     """
-    start = time.perf_counter()
     figures = _as_they_are(evaluator, backbone, plan)
     columns = {}
     if plan.images is not None:
@@ -131,7 +129,7 @@ def run_probes(evaluator: Evaluator, backbone: keras.Model, plan: ProbePlan) -> 
         columns |= {f"probe_{name}_accuracy": measured.accuracy, f"probe_{name}_loss": measured.loss}
     if batchnorm_layers(backbone):
         columns["probe_batchnorm_stale_weight"] = plan.stale_weight
-    return columns | {"probe_seconds": time.perf_counter() - start}
+    return columns
 
 
 def _as_they_are(evaluator: Evaluator, backbone: keras.Model, plan: ProbePlan) -> dict[str, Figures]:

@@ -178,7 +178,8 @@ def _walk(
     """Runs a functional model layer by layer over all chunks.
 
     Each operation is given with its inputs, chunk by chunk, before it is run, so that its state
-    can be changed first. An activation is let go as soon as nothing needs it any more.
+    can be changed first; the inputs are there until the next step. A chunk's activation is let go as
+    soon as nothing needs it any more, so that no two layers' activations of all chunks are held.
 
     Keras has no public way to run a graph in this order; the attributes used here are those by
     which `keras.Function` itself runs.
@@ -191,16 +192,18 @@ def _walk(
     for node in nodes:
         if node.is_input:
             continue
-        yield node.operation, [held[id(node.input_tensors[0])] for held in values]
+        inputs = [held[id(node.input_tensors[0])] for held in values]
+        yield node.operation, inputs
+        inputs.clear()  # whoever took them holds the list still
+        uses.subtract(id(tensor) for tensor in node.input_tensors)
+        used_up = {id(tensor) for tensor in node.input_tensors if uses[id(tensor)] == 0}
         for held in values:
             args, kwargs = node.arguments.fill_in(held)
+            for key in used_up:
+                del held[key]
             outputs = keras.tree.flatten(node.operation(*args, **kwargs))
+            del args, kwargs
             held.update({id(tensor): value for tensor, value in zip(node.outputs, outputs, strict=True)})
-        for tensor in node.input_tensors:
-            uses[id(tensor)] -= 1
-            if uses[id(tensor)] == 0:
-                for held in values:
-                    del held[id(tensor)]
 
 
 def _nested_batchnorms(model: keras.Model) -> int:

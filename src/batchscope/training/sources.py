@@ -16,6 +16,9 @@ from batchscope.training.inputs import ImageFeed
 
 __all__ = ["Batches", "ImageSource", "PrefixedSource", "ReadySource", "Source"]
 
+# Activations of so many images stay in the processor's caches where those of hundreds would not.
+_IMAGES_AT_A_TIME = 32
+
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
@@ -76,9 +79,13 @@ class PrefixedSource:
         return len(self.images)
 
     def take(self, positions: Rows) -> tuple[Floats, Floats]:
-        """Features and labels."""
-        inputs, labels = self.images.take(positions)
-        return self.prefix(inputs), labels
+        """Features and labels; a few images at a time, which are far larger than their features."""
+        features, labels = [], []
+        for at in range(0, len(positions), _IMAGES_AT_A_TIME):
+            images, told = self.images.take(positions[at : at + _IMAGES_AT_A_TIME])
+            features.append(self.prefix(images))
+            labels.append(told)
+        return np.concatenate(features), np.concatenate(labels)
 
 
 @dataclass(frozen=True, eq=False)

@@ -259,6 +259,7 @@ class Trainer:
         return wanted == "every" or (wanted == "last" and epoch == planned.last_epoch)
 
     def _probe(self, planned: StageSchedule, trial: Trial, epoch: int, shown: Source) -> dict[str, float]:
+        start = time.perf_counter()
         stage, feeding = planned.stage, self._feeding_of(planned)
         recalibrates = (
             stage.batchnorm == "batch"
@@ -275,7 +276,9 @@ class Trainer:
             images=self._probed_images() if recalibrates else None,
             stale_weight=self._stale_weight(trial, epoch),
         )
-        return run_probes(self._program(planned).evaluator, self._network.backbone, plan)
+        columns = run_probes(self._program(planned).evaluator, self._network.backbone, plan)
+        # With what was made ready for them alone.
+        return columns | {"probe_seconds": time.perf_counter() - start}
 
     def _stale_weight(self, trial: Trial, epoch: int) -> float:
         """Product over the batches so far that moved the averages, of the momentum then in force."""
