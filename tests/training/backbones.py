@@ -8,6 +8,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from batchscope.spec import Study
+from tiny import tiny_study
+
+SMALL_TAIL = {"from_layer": "tail_dw"}
 SIZES = {
     "MobileNet": 32,
     "MobileNetV2": 96,
@@ -45,8 +49,8 @@ def unsettle(model: keras.Model) -> None:
 def SmallNet(*, include_top: bool, weights: None, input_shape: tuple[int, int, int]) -> keras.Model:  # noqa: N802
     """A backbone as ``keras.applications`` has them, with a residual connection and dropout.
 
-    Ahead of ``tail_dw`` it can be cut behind ``mid_add``, and ahead of ``late_relu`` behind
-    ``late_bn``, which has as many features and the same variables ahead of it as ``late_relu``.
+    Ahead of ``tail_dw`` it can be cut behind ``mid_add``, and ahead of ``late_silu`` behind
+    ``late_bn``, which gives as many features as ``late_silu`` does, by the same variables.
     """
     assert not include_top
     assert weights is None
@@ -60,10 +64,22 @@ def SmallNet(*, include_top: bool, weights: None, input_shape: tuple[int, int, i
     x = keras.layers.DepthwiseConv2D(3, strides=2, padding="same", use_bias=False, name="tail_dw")(x)
     x = keras.layers.ReLU(name="tail_relu")(_norm("tail_dw_bn")(x))
     x = keras.layers.Conv2D(16, 1, use_bias=False, name="late_conv")(x)
-    x = keras.layers.ReLU(name="late_relu")(_norm("late_bn")(x))
+    x = keras.layers.Activation("silu", name="late_silu")(_norm("late_bn")(x))
     x = keras.layers.Dropout(0.2, name="late_drop")(x)
     x = keras.layers.Conv2D(16, 1, name="last_conv")(x)
     return keras.Model(inputs, x, name="smallnet")
+
+
+def small_study(weights: str = "none", **changes: object) -> Study:
+    """The tiny study with `SmallNet`."""
+    model = {
+        "backbone": "SmallNet",
+        "weights": weights,
+        "image_size": 32,
+        "input_scaling": "symmetric",
+        "interpolation": "nearest",
+    }
+    return tiny_study(model=model, **changes)
 
 
 def small_weights(path: Path) -> str:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import keras
 import numpy as np
 import pytest
+from backbones import SmallNet, small_study
 
 from batchscope.records import EpochRecord, Trial
 from batchscope.training.recalibration import averages_kept, batchnorm_layers, population_moments, use_moments
 from batchscope.training.streams import Purpose, generator
 from batchscope.training.trial import Trainer
-from tiny import stage, tiny_data, tiny_study
+from tiny import stage, tiny_data
 
-pytestmark = pytest.mark.keras
+pytestmark = [pytest.mark.keras, pytest.mark.usefixtures("small_net")]
 
 
 def trained(
@@ -22,7 +22,7 @@ def trained(
     raw = stage("one", "head", epochs=1, batchnorm="batch", **keys)
     if "updates" in keys:
         del raw["epochs"]
-    study = tiny_study(stages=[raw], batch_sizes=[batch_size], last_batch=last_batch, probes="none")
+    study = small_study(stages=[raw], batch_sizes=[batch_size], last_batch=last_batch, probes="none")
     trainer = Trainer(study, tiny_data())
     start = [np.array(value) for value in trainer._initial_weights(1)]
     return trainer, start, list(trainer.run(Trial(batch_size, 1)))
@@ -38,8 +38,9 @@ def test_ghost_batches_normalise_by_their_parts_and_update_once_a_batch():
     trainer, start, (record,) = trained(batch_size=16, ghost_batch=4, optimizer="sgd")
     assert (record.updates, record.examples) == (2, 32)
     # By hand: features of each part of 4 under its own statistics, gradient of the mean loss of 16.
-    backbone = keras.applications.MobileNet(include_top=False, weights=None, input_shape=(32, 32, 3))
-    backbone.set_weights(start[:-2])
+    backbone = SmallNet(include_top=False, weights=None, input_shape=(32, 32, 3))
+    for variable, value in zip(backbone.variables, start[:-2], strict=True):
+        variable.assign(value)
     kernel, bias = start[-2].astype(np.float64), start[-1].astype(np.float64)
     images, labels = images_in_order(trainer, 32)
     for update in range(2):
@@ -62,12 +63,16 @@ def test_ghost_batches_normalise_by_their_parts_and_update_once_a_batch():
 
 
 def test_another_momentum_moves_the_averages_at_its_own_pace():
-    trainer, _, _ = trained(batch_size=44, last_batch="keep", batchnorm_momentum=0.5)
+    trainer, start, _ = trained(batch_size=44, last_batch="keep", batchnorm_momentum=0.5)
     images, _ = images_in_order(trainer, 44)
-    raw = trainer.network.backbone.get_layer("conv1")(images).numpy()
-    first = trainer.network.backbone.get_layer("conv1_bn")
-    np.testing.assert_allclose(first.moving_mean.numpy(), 0.5 * raw.mean((0, 1, 2)), atol=1e-6)
-    np.testing.assert_allclose(first.moving_variance.numpy(), 0.5 + 0.5 * raw.var((0, 1, 2)), atol=1e-5)
+    backbone = trainer.network.backbone
+    raw, first = backbone.get_layer("first")(images).numpy(), backbone.get_layer("first_bn")
+    before = {variable.path: value for variable, value in zip(backbone.variables, start[:-2], strict=True)}
+    for average, own in (
+        (first.moving_mean, raw.mean((0, 1, 2))),
+        (first.moving_variance, raw.var((0, 1, 2))),
+    ):
+        np.testing.assert_allclose(average.numpy(), 0.5 * before[average.path] + 0.5 * own, atol=1e-5)
 
 
 def test_a_momentum_holds_for_its_stage_only():
@@ -75,11 +80,11 @@ def test_a_momentum_holds_for_its_stage_only():
         stage("one", "head", epochs=1, batchnorm="batch", batchnorm_momentum=0.5),
         stage("two", "head", epochs=1, batchnorm="batch"),
     ]
-    trainer = Trainer(tiny_study(stages=stages, batch_sizes=[22], probe_images=22), tiny_data())
+    trainer = Trainer(small_study(stages=stages, batch_sizes=[22], probe_images=22), tiny_data())
     records = list(trainer.run(Trial(22, 1)))
     weights = [record.probes["probe_batchnorm_stale_weight"] for record in records]
-    assert weights == pytest.approx([0.5**2, 0.5**2 * 0.99**2])
-    assert {layer.momentum for layer in batchnorm_layers(trainer.network.backbone)} == {0.99}
+    assert weights == pytest.approx([0.5**2, 0.5**2 * 0.9**2])
+    assert {layer.momentum for layer in batchnorm_layers(trainer.network.backbone)} == {0.9}
 
 
 def test_recalibrated_evaluation_uses_population_statistics_and_keeps_the_averages():
@@ -106,7 +111,7 @@ def test_recalibrated_evaluation_uses_population_statistics_and_keeps_the_averag
 def test_a_budget_in_updates_is_the_same_at_every_batch_size():
     stages = [stage("one", "head", epochs=1) | {"updates": 7}]
     del stages[0]["epochs"]
-    study = tiny_study(stages=stages, batch_sizes=[8, 22], probe_images=8)
+    study = small_study(stages=stages, batch_sizes=[8, 22], probe_images=8)
     trainer = Trainer(study, tiny_data())
     small, large = (list(trainer.run(Trial(size, 1))) for size in (8, 22))
     assert [record.updates for record in small] == [6, 7]

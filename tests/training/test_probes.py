@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from backbones import SMALL_TAIL, small_study
 
 from batchscope.analysis.batchnorm_mode import in_inference_mode
 from batchscope.analysis.panel import build_panel
@@ -22,9 +23,9 @@ from batchscope.training.recalibration import batchnorm_layers, population_momen
 from batchscope.training.sources import ImageSource
 from batchscope.training.stage_program import StageProgram, compile_stage, values
 from batchscope.training.trial import Trainer
-from tiny import TAIL, TRAINING, stage, tiny_data, tiny_study
+from tiny import TRAINING, stage, tiny_data
 
-pytestmark = pytest.mark.keras
+pytestmark = [pytest.mark.keras, pytest.mark.usefixtures("small_net")]
 SIZE, ROWS, VALIDATION = 32, 48, 30
 SUBSET = np.arange(ROWS)[::-1][:32]
 
@@ -173,7 +174,7 @@ def test_in_inference_mode_no_statistics_are_recalibrated(feed: ImageFeed):
     measured = run_probes(made.evaluator, net.backbone, asked)
     sources = ("train_moving", "train_clean", "train_augmented")
     wanted = {f"probe_{name}_{metric}" for name in sources for metric in ("accuracy", "loss")}
-    assert set(measured) == wanted | {"probe_batchnorm_stale_weight", "probe_seconds"}
+    assert set(measured) - {"probe_seconds"} == wanted | {"probe_batchnorm_stale_weight"}
     for metric in ("accuracy", "loss"):
         assert measured[f"probe_train_clean_{metric}"] == measured[f"probe_train_moving_{metric}"]
     shown, labels = feed.batch(SUBSET, views[SUBSET])
@@ -214,12 +215,12 @@ def test_the_subset_is_stratified_fixed_and_no_larger_than_there_are_images():
 
 
 @pytest.fixture(scope="module")
-def probed() -> tuple[Trainer, list[EpochRecord]]:
+def probed(small_net: str) -> tuple[Trainer, list[EpochRecord]]:
     stages = [
         stage("head_stage", "head", epochs=2, batchnorm="batch"),
-        stage("tail_stage", TAIL, epochs=1, batchnorm="inference"),
+        stage("tail_stage", SMALL_TAIL, epochs=1, batchnorm="inference"),
     ]
-    trainer = Trainer(tiny_study(stages=stages, probe_images=20), tiny_data())
+    trainer = Trainer(small_study(stages=stages, probe_images=20), tiny_data())
     return trainer, list(trainer.run(Trial(batch_size=8, replicate=1)))
 
 
@@ -236,9 +237,9 @@ def test_the_stale_weight_counts_the_batches_that_moved_the_averages(
 ):
     _, records = probed
     batches = -(-TRAINING // 8)
-    # MobileNet's momentum is 0.99; the second stage moves no averages.
-    assert records[1].probes["probe_batchnorm_stale_weight"] == pytest.approx(0.99 ** (2 * batches))
-    assert records[2].probes["probe_batchnorm_stale_weight"] == pytest.approx(0.99 ** (2 * batches))
+    # The momentum is 0.9; the second stage moves no averages.
+    assert records[1].probes["probe_batchnorm_stale_weight"] == pytest.approx(0.9 ** (2 * batches))
+    assert records[2].probes["probe_batchnorm_stale_weight"] == pytest.approx(0.9 ** (2 * batches))
 
 
 def modes(records: list[EpochRecord]) -> list[bool]:
@@ -257,9 +258,9 @@ def test_the_analysis_knows_the_mode_from_the_records(probed: tuple[Trainer, lis
 def test_averages_that_stand_still_are_not_enough_for_inference_mode():
     stages = [
         stage("head_stage", "head", epochs=1, batchnorm="batch", batchnorm_momentum=1 - 1e-15),
-        stage("tail_stage", TAIL, epochs=1, batchnorm="inference", evaluation="recalibrated"),
+        stage("tail_stage", SMALL_TAIL, epochs=1, batchnorm="inference", evaluation="recalibrated"),
     ]
-    trainer = Trainer(tiny_study(stages=stages, probe_images=20), tiny_data())
+    trainer = Trainer(small_study(stages=stages, probe_images=20), tiny_data())
     records = list(trainer.run(Trial(batch_size=8, replicate=1)))
     weights = [record.probes["probe_batchnorm_stale_weight"] for record in records]
     assert weights == pytest.approx([1.0, 1.0], abs=1e-12)
@@ -269,9 +270,9 @@ def test_averages_that_stand_still_are_not_enough_for_inference_mode():
 def test_probing_changes_no_figure_of_training(probed: tuple[Trainer, list[EpochRecord]]):
     stages = [
         stage("head_stage", "head", epochs=2, batchnorm="batch"),
-        stage("tail_stage", TAIL, epochs=1, batchnorm="inference"),
+        stage("tail_stage", SMALL_TAIL, epochs=1, batchnorm="inference"),
     ]
-    trainer = Trainer(tiny_study(stages=stages, probes="none"), tiny_data())
+    trainer = Trainer(small_study(stages=stages, probes="none"), tiny_data())
     records = list(trainer.run(Trial(batch_size=8, replicate=1)))
     assert all(record.probes == {} for record in records)
     expected = [replace(record, probes={}, seconds=0.0) for record in probed[1]]

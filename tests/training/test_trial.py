@@ -1,4 +1,4 @@
-"""Trials against plain Keras, and resumed ones against those that ran through."""
+"""Trials: what they count and repeat, and resumed ones against those that ran through."""
 
 from __future__ import annotations
 
@@ -7,31 +7,27 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
+from backbones import SMALL_TAIL, small_study
 
-from batchscope.data import TrainingData
 from batchscope.errors import TrainingError
 from batchscope.records import BatchProgress, EpochRecord, Trial
-from batchscope.spec import Stage, Study
 from batchscope.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from batchscope.training.streams import Purpose, generator
 from batchscope.training.trial import Trainer
-from tiny import TAIL, TRAINING, stage, tiny_data, tiny_study
+from tiny import TRAINING, stage, tiny_data
 
-pytestmark = pytest.mark.keras
-VALIDATION = 16
+pytestmark = [pytest.mark.keras, pytest.mark.usefixtures("small_net")]
 AUGMENTED = {"rotation": 15, "zoom": [0.9, 1.25], "horizontal_flip": True}
 
 
 @pytest.fixture(scope="module")
-def trainer() -> Trainer:
+def trainer(small_net: str) -> Trainer:
     stages = [
         stage("head_stage", "head", epochs=2, batchnorm="batch"),
-        stage("tail_stage", TAIL, epochs=2, batchnorm="batch", augmentation=AUGMENTED),
+        stage("tail_stage", SMALL_TAIL, epochs=2, batchnorm="batch", augmentation=AUGMENTED),
     ]
-    return Trainer(tiny_study(stages=stages), tiny_data())
+    return Trainer(small_study(stages=stages), tiny_data())
 
 
 @pytest.fixture(scope="module")
@@ -44,91 +40,6 @@ def without_time(records: Sequence[EpochRecord]) -> list[EpochRecord]:
         replace(record, seconds=0.0, probes={**record.probes, "probe_seconds": 0.0} if record.probes else {})
         for record in records
     ]
-
-
-class PlainModel(keras.Model):
-    """The network as a subclassed model."""
-
-    def __init__(self, start: Sequence[np.ndarray], *, inference: bool) -> None:
-        super().__init__()
-        self.base = keras.applications.MobileNet(include_top=False, weights=None, input_shape=(32, 32, 3))
-        self.dense = keras.layers.Dense(1, activation="sigmoid")
-        self.pool = keras.layers.GlobalAveragePooling2D()
-        self.inference = inference
-        self.dense.build((None, 1024))
-        self.base.set_weights(start[:-2])
-        self.dense.set_weights(start[-2:])
-
-    def call(self, inputs: object, training: bool | None = None) -> object:
-        maps = self.base(inputs, training=False if self.inference else training)
-        return self.dense(self.pool(maps))
-
-    def free(self, planned: Stage) -> None:
-        tail = planned.name == "tail_stage"
-        names = [layer.name for layer in self.base.layers]
-        for index, layer in enumerate(self.base.layers):
-            layer.trainable = True
-            frozen = not (tail and index >= names.index("conv_dw_12"))
-            if frozen and isinstance(layer, keras.layers.BatchNormalization) and not self.inference:
-                layer.gamma.trainable = layer.beta.trainable = False
-            elif frozen:
-                layer.trainable = False
-            else:
-                for variable in layer._trainable_variables:
-                    variable.trainable = True
-
-
-def plain_keras(study: Study, data: TrainingData, start: Sequence[np.ndarray]) -> list[dict[str, float]]:
-    """The same study as a notebook's author writes it: compile, fit, validation_data."""
-    size = 8
-    images = data.images.repeat(2, axis=1).repeat(2, axis=2).astype(np.float32) / 127.5 - 1
-    labels = data.labels.astype(np.float32)
-    training, validation = data.split.training, data.split.validation
-    if study.last_batch == "drop":
-        validation = validation[: len(validation) // size * size]
-    model = PlainModel(start, inference=study.stages[0].batchnorm == "inference")
-    history: list[dict[str, float]] = []
-    for planned in study.stages:
-        model.free(planned)
-        kind = {"rmsprop": keras.optimizers.RMSprop, "sgd": keras.optimizers.SGD}[planned.optimizer]
-        model.compile(kind(planned.learning_rate), loss="binary_crossentropy", metrics=["accuracy"])
-        for _ in range(planned.epochs):
-            stream = generator(Purpose.ORDER, study.seed, 1, len(history) + 1)
-            order = training[stream.permutation(len(training))]
-            if study.last_batch == "drop":
-                order = order[: len(order) // size * size]
-            fitted = model.fit(
-                images[order],
-                labels[order],
-                batch_size=size,
-                shuffle=False,
-                verbose=0,
-                validation_data=(images[validation], labels[validation]),
-            )
-            history.append({name: values[0] for name, values in fitted.history.items()})
-    return history
-
-
-# RMSprop's first steps have the size of the learning rate whatever the gradient's, so that rounding
-# decides the sign of the many tiny ones that batch statistics over 8 examples give; SGD does not.
-@pytest.mark.parametrize(
-    ("batchnorm", "last_batch", "optimizer"), [("inference", "keep", "rmsprop"), ("batch", "drop", "sgd")]
-)
-def test_a_trial_gives_the_figures_of_plain_fit(batchnorm: str, last_batch: str, optimizer: str):
-    stages = [
-        stage("head_stage", "head", epochs=1, batchnorm=batchnorm, optimizer=optimizer),
-        stage("tail_stage", TAIL, epochs=1, batchnorm=batchnorm, optimizer=optimizer),
-    ]
-    study, data = tiny_study(stages=stages, last_batch=last_batch), tiny_data()
-    trainer = Trainer(study, data)
-    run = trainer.run(Trial(batch_size=8, replicate=1))
-    start = trainer._initial_weights(1)
-    expected = plain_keras(study, data, start)
-    for record, plain in zip(run, expected, strict=True):
-        assert record.train_loss == pytest.approx(plain["loss"], abs=1e-5)
-        assert record.train_accuracy == pytest.approx(plain["accuracy"], abs=1e-5)
-        assert record.val_loss == pytest.approx(plain["val_loss"], abs=1e-5)
-        assert record.val_accuracy == pytest.approx(plain["val_accuracy"], abs=1e-5)
 
 
 def test_counts_run_on_through_the_stages(finished: list[EpochRecord]):
@@ -206,7 +117,7 @@ def test_a_finished_trial_gives_nothing_more(trainer: Trainer, tmp_path: Path):
 
 def test_a_diverged_trial_ends_with_the_record_that_shows_it(tmp_path: Path):
     wild = stage("one", "head", epochs=8, optimizer="sgd") | {"learning_rate": 1e38}
-    trainer = Trainer(tiny_study(stages=[wild]), tiny_data())
+    trainer = Trainer(small_study(stages=[wild]), tiny_data())
     path = tmp_path / "c.npz"
     records = list(trainer.run(Trial(batch_size=8, replicate=1), path))
     assert not math.isfinite(records[-1].train_loss)
@@ -226,7 +137,7 @@ def test_progress_tells_images_presented(trainer: Trainer):
 
 
 def test_three_classes_are_learnt_with_a_softmax():
-    study = tiny_study(stages=[stage("one", "head", epochs=6, batchnorm="batch") | {"learning_rate": 0.02}])
+    study = small_study(stages=[stage("one", "head", epochs=6, batchnorm="batch") | {"learning_rate": 0.05}])
     records = list(Trainer(study, tiny_data(classes=3)).run(Trial(batch_size=8, replicate=1)))
     assert records[-1].train_accuracy > 0.5 > 1 / 3
     assert records[-1].train_loss < records[0].train_loss
