@@ -139,17 +139,6 @@ def test_another_key_name_or_shape_is_another_array(
     np.testing.assert_array_equal(store.ready("all-training", "key", SHAPE, Asked(factor=3)), WHOLE)
 
 
-def test_nothing_is_trusted_that_was_written_before_the_machine_started(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    FeatureStore(tmp_path, 10**6).ready("all-training", "key", SHAPE, Asked())
-    monkeypatch.setattr(features, "_boot", lambda: "another boot")
-    anew = Asked(factor=2)
-    np.testing.assert_array_equal(
-        FeatureStore(tmp_path, 10**6).ready("all-training", "key", SHAPE, anew), 2 * WHOLE
-    )
-
-
 @pytest.mark.parametrize("suffix", [".npy", ".state"])
 def test_an_array_that_lost_a_file_is_computed_anew(tmp_path: Path, suffix: str):
     store = FeatureStore(tmp_path, 10**6)

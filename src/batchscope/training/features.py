@@ -70,7 +70,7 @@ class FeatureStore:
         Raises:
             TrainingError: There is no room, or no right to write.
         """
-        stem = f"{name}-{hashlib.sha256(f'{key} {shape} {_boot()}'.encode()).hexdigest()[:16]}"
+        stem = f"{name}-{hashlib.sha256(f'{key} {shape}'.encode()).hexdigest()[:16]}"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             state = os.open(self._folder / f"{stem}.state", os.O_RDWR | os.O_CREAT, 0o644)
@@ -175,13 +175,6 @@ def _count(shape: tuple[int, ...]) -> int:
 
 def _bounds(shape: tuple[int, ...], chunk: int) -> tuple[int, int]:
     return chunk * _rows(shape), min((chunk + 1) * _rows(shape), shape[0])
-
-
-def _boot() -> str:
-    """Names the machine's present run: what was written before a power cut may not be whole."""
-    with contextlib.suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    return ""
 
 
 NOTHING_KEPT = FeatureStore(Path(), 0)
