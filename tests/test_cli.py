@@ -182,6 +182,17 @@ def test_a_run_prints_lines_a_table_and_the_page(command: Command, tmp_path: Pat
     assert Path("r/report/report.html").is_file()
 
 
+def test_a_run_says_what_its_probes_cost(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pool, "_COMMAND", (sys.executable, str(STUB), "probe"))
+    told = command("run", str(study_file(tmp_path)), "--out", "r", "--workers", "1")
+    history = read_history(Path("r/report/history.csv"))
+    trained = history.groupby("trial")["seconds"].max().sum()
+    assert told.out.splitlines()[-2] == (
+        f"Probes took {2 / trained:.0%} as long as training, off its clock: 2 s beside {trained:.0f} s "
+        "over all trials."
+    )
+
+
 def test_failed_and_diverged_trials_are_told_in_the_exit_code(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -260,7 +260,11 @@ def _conclude(result: Run, quiet: bool) -> None:
 
         from batchscope.report.terminal import summary_table
 
-        Console().print(summary_table(result.analyze()))
+        analysis = result.analyze()
+        Console().print(summary_table(analysis))
+        for note in analysis.notes:
+            if note.rule == "probe_cost":
+                typer.echo(note.text)
         typer.echo(f"Page: {result.path / 'report' / 'report.html'}")
     for status in unfinished:
         after = f"{status.epochs} epoch{'' if status.epochs == 1 else 's'}"
