@@ -78,7 +78,7 @@ def step(network: Network, trained: Stage) -> dict[str, tuple[np.ndarray, np.nda
     """One update on noise: values before and after, by variable."""
     keras.utils.set_random_seed(1)
     model = assembled(network, trained)
-    model.compile(optimizer=keras.optimizers.SGD(0.5), loss="binary_crossentropy")
+    model.compile(optimizer=keras.optimizers.SGD(0.5), loss="binary_crossentropy", run_eagerly=True)
     variables = {variable.path: variable for variable in network.backbone.variables + network.head.variables}
     before = {path: np.array(variable) for path, variable in variables.items()}
     rng = np.random.default_rng(0)

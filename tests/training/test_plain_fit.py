@@ -124,11 +124,9 @@ def test_a_trial_gives_the_figures_of_plain_fit(batchnorm: str, last_batch: str,
 
 def test_mobilenet_v2_at_96_px_gives_the_figures_of_plain_fit(tmp_path: Path):
     augmented = {"rotation": 15, "width_shift": 0.1, "zoom": [0.9, 1.25], "horizontal_flip": True}
-    stages = [
-        stage("feature_extraction", "head", epochs=1),
-        stage("fine_tuning", {"from_layer": "block_11_expand_BN"}, epochs=1, augmentation=augmented)
-        | {"learning_rate": 2e-5},
-    ]
+    # At four times this rate plain Keras, started from weights that differ in their last digit, is 2e-4
+    # away from itself: RMSprop's first steps again. At this one both it and the trial are within 4e-5.
+    fine_tuning = stage("tail", {"from_layer": "block_11_expand_BN"}, epochs=2, augmentation=augmented)
     model = {
         "backbone": "MobileNetV2",
         "weights": mobilenet_weights(tmp_path / "mobilenet.weights.h5"),
@@ -136,6 +134,7 @@ def test_mobilenet_v2_at_96_px_gives_the_figures_of_plain_fit(tmp_path: Path):
         "input_scaling": "symmetric",
         "interpolation": "nearest",
     }
+    stages = [fine_tuning | {"learning_rate": 5e-6}]
     study = tiny_study(stages=stages, model=model, batch_sizes=[16], probes="none")
     compare(study, 16, 1e-4)
 
