@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 
 import keras
 import numpy as np
@@ -29,6 +30,7 @@ def distance(found: object, expected: object) -> float:
     return float(np.linalg.norm(one - other) / np.linalg.norm(other))
 
 
+@cache
 def smooth(name: str) -> keras.Model:
     """A backbone without kinks.
 
@@ -229,10 +231,13 @@ def compare(rewritten: keras.Model, model: keras.Model, inputs: np.ndarray) -> N
         assert distance(gradient, wanted) < SINGLE
 
 
-def test_a_convolution_that_is_used_twice_is_not_folded():
+@pytest.mark.parametrize("ahead", ["batchnorm", "the other"])
+def test_a_convolution_that_is_used_twice_is_not_folded(ahead: str):
     inputs = keras.Input((7, 7, 4))
-    raw = keras.layers.Conv2D(4, 3, name="twice")(inputs)
-    model = keras.Model(inputs, keras.layers.Add()([norm()(raw), raw]))
+    raw = keras.layers.Conv2D(4, 3)(inputs)
+    bent = keras.layers.Activation("tanh")
+    both = [norm()(raw), bent(bent(raw))] if ahead == "the other" else [bent(bent(norm()(raw))), raw]
+    model = keras.Model(inputs, keras.layers.Add()(both))
     unsettle(model)
     rewritten = rewrite(model, "inference")
     assert kinds(rewritten)["FoldedConvolution"] == 0
