@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -31,6 +31,10 @@ def record(epoch: int, **changes: object) -> EpochRecord:
         "val_accuracy": 0.5 + 0.1 * epoch,
     }
     return EpochRecord(**(values | changes))  # type: ignore[arg-type]
+
+
+Stub = Callable[..., None]
+"""Says how workers that train nothing misbehave."""
 
 
 def small_study(**changes: object) -> Study:
