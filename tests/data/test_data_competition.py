@@ -108,7 +108,8 @@ def test_an_unexpected_download_is_refused(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_real_client_is_called_as_it_wants() -> None:
-    kagglehub = pytest.importorskip("kagglehub")
     import inspect
+
+    import kagglehub
 
     inspect.signature(kagglehub.competition_download).bind("aerial-cactus-identification")

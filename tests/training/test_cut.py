@@ -91,7 +91,8 @@ def test_the_cut_is_the_last_layer_that_all_goes_through(name: str, count: int):
             assert cut.tensor is layer.output
         else:
             assert cut.tensor is None
-            assert f"no layer ahead of {network.layers[first].name} carries all" in cut.reason
+            why = f"no layer ahead of {network.layers[first].name} carries all that passes there"
+            assert cut.reason.endswith(why if first else "all its layers are trained")
 
 
 @pytest.mark.parametrize(("name", "first"), [("MobileNetV2", 99), ("ResNet50", 100), ("DenseNet121", 200)])
@@ -140,7 +141,7 @@ def test_what_an_earlier_stage_trained_is_not_cut_off():
             0,
             "validation recalibrates the BatchNorm statistics of all layers",
         ),
-        ([tail(0)], 0, r"no layer ahead of input_layer\w* carries all that passes there"),
+        ([tail(0)], 0, "all its layers are trained"),
         ([tail(1)], 0, "no layer ahead of conv1 carries all that passes there"),
     ],
 )

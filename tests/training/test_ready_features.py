@@ -13,6 +13,7 @@ from backbones import SMALL_TAIL, small_study, small_weights
 from batchscope.records import EpochRecord, Trial
 from batchscope.spec import Study
 from batchscope.training import stage_program
+from batchscope.training.cut import WHOLE
 from batchscope.training.features import FeatureStore
 from batchscope.training.feeding import make_feeding
 from batchscope.training.loops import CompiledLoop, FitLoop
@@ -45,10 +46,17 @@ def histories(trainer: Trainer, trials: Sequence[Trial] = TRIALS) -> dict[str, l
     return {trial.name: list(trainer.run(trial)) for trial in trials}
 
 
+def uncut(study: Study) -> Trainer:
+    """A trainer whose every update runs the whole network."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("batchscope.training.trial.find_cut", lambda *_: WHOLE)
+        return Trainer(study, tiny_data())
+
+
 @pytest.fixture(scope="module")
 def whole(study: Study) -> dict[str, list[EpochRecord]]:
     """With nothing cut off."""
-    trainer = Trainer(study, tiny_data(), cut=False)
+    trainer = uncut(study)
     assert set(trainer.paths.values()) == {"the whole network runs"}
     return histories(trainer)
 
@@ -208,7 +216,7 @@ def test_stages_never_get_each_others_features(
     study, trials = probed_study(stages=stages), [Trial(16, 1)]
     kept = Trainer(study, tiny_data(), FeatureStore(tmp_path, ROOM))
     assert [cut.layer for cut in kept._cuts.values()] == layers
-    expected = histories(Trainer(study, tiny_data(), cut=False), trials)
+    expected = histories(uncut(study), trials)
     assert_same(histories(kept, trials), expected)
 
 

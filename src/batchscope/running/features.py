@@ -28,9 +28,6 @@ class FeatureCleaner:
     def ended(self, trial: Trial) -> None:
         """A trial is over, well or not; one that failed is tried again in another session."""
         self._left.discard(trial)
-        self._sweep()
-
-    def _sweep(self) -> None:
         needed = {trial.replicate for trial in self._left}
         for entry in list(self._folder.glob("r*-*")):
             owner = re.match(r"r(\d+)-", entry.name)

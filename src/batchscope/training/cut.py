@@ -63,6 +63,8 @@ def find_cut(stages: Sequence[Stage], index: int, backbone: keras.Model) -> Cut:
     if first == len(backbone.layers):
         layer = backbone.layers[-1].name
         return Cut(backbone.output, layer, whole=True, reason="only the head is trained, on ready features")
+    if first == 0:
+        return _none("all its layers are trained")
     found = _last_single_tensor(backbone, first)
     if found is None:
         return _none(f"no layer ahead of {backbone.layers[first].name} carries all that passes there")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
@@ -124,6 +124,7 @@ class ReadyFeeding:
     store: FeatureStore
     kept: frozenset[str | int]
     pretrained: bool
+    _prefixes: dict[int | None, str] = field(default_factory=dict)
 
     def training(self, replicate: int, epoch: int) -> Source:
         """The training images as the epoch shows them."""
@@ -145,7 +146,7 @@ class ReadyFeeding:
         lazy = PrefixedSource(images, self.prefix)
         if what not in self.kept:
             return lazy
-        key = repr((self.examples.fingerprint, images.fingerprint(), self.prefix.fingerprint()))
+        key = repr((self.examples.fingerprint, images.fingerprint(), self._prefix_of(replicate)))
         # What all replicates share is kept longer than what belongs to one.
         owner = "all" if self.pretrained and images.views is None else f"r{replicate}"
         features = self.store.ready(
@@ -155,6 +156,13 @@ class ReadyFeeding:
             lambda positions: lazy.take(positions)[0],
         )
         return ReadySource(features, self.examples.feed.labels[images.rows])
+
+    def _prefix_of(self, replicate: int) -> str:
+        """The prefix's fingerprint, taken once: its weights depend on the replicate at most."""
+        owner = None if self.pretrained else replicate
+        if owner not in self._prefixes:
+            self._prefixes[owner] = self.prefix.fingerprint()
+        return self._prefixes[owner]
 
 
 def make_feeding(

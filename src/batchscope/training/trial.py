@@ -16,7 +16,7 @@ from batchscope.records import BatchProgress, EpochRecord, Trial
 from batchscope.schedule import StageSchedule, schedule
 from batchscope.spec import Study
 from batchscope.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from batchscope.training.cut import WHOLE, find_cut
+from batchscope.training.cut import find_cut
 from batchscope.training.features import NOTHING_KEPT, FeatureStore
 from batchscope.training.feeding import Examples, Feeding, make_feeding
 from batchscope.training.inputs import ImageFeed
@@ -43,8 +43,6 @@ class Trainer:
         study: The recipe.
         data: The images.
         store: Keeps ready features, shared by all workers of a run.
-        cut: Whether layers that stay as they are in all trials are computed once; without, every
-            update runs the whole network, to the same figures.
 
     Raises:
         TrainingError: The recipe does not fit the backbone.
@@ -56,8 +54,6 @@ class Trainer:
         study: Study,
         data: TrainingData,
         store: FeatureStore = NOTHING_KEPT,
-        *,
-        cut: bool = True,
     ) -> None:
         self._study, self._data = study, data
         feed = ImageFeed(data.images, data.labels, study.model)
@@ -68,8 +64,7 @@ class Trainer:
         self._examples = Examples(feed, data.split.training, data.split.validation, probed, study.seed)
         backbone = self._network.backbone
         self._cuts = {
-            stage.name: find_cut(study.stages, index, backbone) if cut else WHOLE
-            for index, stage in enumerate(study.stages)
+            stage.name: find_cut(study.stages, index, backbone) for index, stage in enumerate(study.stages)
         }
         self._feedings = {
             stage.name: make_feeding(study, stage, self._cuts[stage.name], self._examples, backbone, store)
