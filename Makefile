@@ -26,6 +26,7 @@ test: install  ## Run the tests
 
 bench: install  ## Measure against plain Keras and plain PyTorch; writes docs/performance.md
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m pytest tests/bench
 	$(BIN)/python bench/run.py $(BENCH)
 
 lint: install  ## Check style, types and layers
