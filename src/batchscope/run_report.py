@@ -17,7 +17,7 @@ from batchscope.records import TrialState
 from batchscope.report.content import DataSample, PageContent, Provenance
 from batchscope.report.files import replace_file
 from batchscope.report.page import write_page
-from batchscope.report.pictures import write_pictures
+from batchscope.report.pictures import write_figures
 from batchscope.running.folder import RunFolder
 from batchscope.running.store import Store, TrialStatus
 from batchscope.schedule import schedule
@@ -45,9 +45,10 @@ def write_run_report(study: Study, store: Store, folder: Path) -> Path:
     analysis = analyze_run(study, store, history)
     for suffix in (".csv", ".parquet"):
         replace_file(folder / f"history{suffix}", encode_history(history, suffix))
-    write_pictures(history, folder, analysis)
+    content = page_content(study, store, history, analysis)
+    write_figures(content.figures, len(analysis.facts.batch_sizes), folder)
     page = folder / "report.html"
-    write_page(page_content(study, store, history, analysis), page)
+    write_page(content, page)
     return page
 
 

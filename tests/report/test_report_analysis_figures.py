@@ -216,3 +216,4 @@ def test_every_figure_of_every_history_can_be_specified(published: pd.DataFrame)
         for figure in all_figures(history, analyze(history, FEW)):
             assert figure.title
             assert figure.spec()["datasets"]
+            figure.chart.to_dict(validate=True)  # reports are written without

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +12,9 @@ import pandas as pd
 
 from batchscope.analysis.results import Analysis
 from batchscope.errors import ReportError
+
+if TYPE_CHECKING:
+    from batchscope.report.figure import Figure
 
 __all__ = ["DataSample", "PageContent", "Provenance"]
 
@@ -95,3 +100,14 @@ class PageContent:
     provenance: Provenance | None = None
     data: DataSample | None = None
     notices: tuple[str, ...] = ()
+
+    @cached_property
+    def figures(self) -> tuple[Figure, ...]:
+        """All figures, drawn once for the page and for pictures.
+
+        Raises:
+            HistoryError: The history has neither an accuracy nor a loss.
+        """
+        from batchscope.report.figures import all_figures
+
+        return all_figures(self.history, self.analysis)

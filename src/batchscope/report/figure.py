@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import altair as alt
@@ -63,12 +64,18 @@ class Figure:
     panels: Panels
 
     def spec(self) -> dict[str, Any]:
-        """The Vega-Lite specification without title and theme."""
-        spec: dict[str, Any] = self.chart.to_dict()
+        """The Vega-Lite specification without title and theme; the caller's own."""
+        found: dict[str, Any] = json.loads(self._spec)
+        return found
+
+    @cached_property
+    def _spec(self) -> str:
+        # Altair would hold the whole chart against its schema for a quarter of a second each time.
+        spec: dict[str, Any] = self.chart.to_dict(validate=False)
         spec.pop("config", None)
         spec["datasets"] = {name: json.loads(rows) for name, rows in spec["datasets"].items()}
         spec["description"] = self.title
-        return spec
+        return json.dumps(spec)
 
     def picture_title(self) -> dict[str, Any]:
         """Title, caption and notes as Vega-Lite's title, in lines as long as the chart is wide."""

@@ -55,10 +55,7 @@ def write_page(content: PageContent, path: Path) -> None:
 
 def page_html(content: PageContent) -> str:
     """The page as text."""
-    from batchscope.report.figures import all_figures
-
-    figures = all_figures(content.history, content.analysis)
-    sizes = content.analysis.facts.batch_sizes
+    figures, sizes = content.figures, content.analysis.facts.batch_sizes
     scripts = {"vega": _vega(), "page": _own_script()}
     return (
         _environment()
