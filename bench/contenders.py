@@ -60,7 +60,7 @@ def run_plain(contender: str, setting: Setting) -> Timeline:
     command = [python, str(_HERE / script), str(setting.folder)]
     seen = watch(command, setting.folder / f"{script}.log")
     stamped = [Stamped(at, event) for at, line in seen.lines if (event := emitted(line)) is not None]
-    return assemble(stamped, seen.wall, seen.peak_bytes)
+    return assemble(stamped, seen.wall, seen.peak.whole)
 
 
 def run_batchscope(setting: Setting) -> Timeline:
@@ -72,7 +72,7 @@ def run_batchscope(setting: Setting) -> Timeline:
     history = read_history(out / "report" / "history.csv")
     validated = {size: setting.work(size).validated for size in setting.protocol.batch_sizes}
     stamped = [*starts.stamped, *batchscope_events(seen.lines, history, validated)]
-    return assemble(sorted(stamped, key=lambda item: item.at), seen.wall, seen.peak_bytes)
+    return assemble(sorted(stamped, key=lambda item: item.at), seen.wall, seen.peak.whole)
 
 
 def _command(setting: Setting, out: Path) -> list[str]:

@@ -10,9 +10,8 @@ from contenders import CONTENDERS
 from projection import Full, Parts, Spread, project, spread
 from timeline import Timeline
 
-__all__ = ["BEGIN", "END", "Measured", "protocol_table", "put_between_marks"]
+__all__ = ["Measured", "marks", "protocol_table", "put_between_marks"]
 
-BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 _OURS, *_OTHERS = CONTENDERS
 
 
@@ -26,7 +25,8 @@ class Measured:
         parts: What each of them is made of.
         trained_macs: Multiplications of one image's forward pass through the trained layers.
         matrix_rate: float32 GFLOP/s of a large matrix product.
-        check: Wall time of a further run of batchscope at another scale, as predicted and as measured.
+        check: Wall time of a run of batchscope at a size the projection has not seen, as predicted and as
+            measured.
     """
 
     full: Full
@@ -50,8 +50,9 @@ def protocol_table(measured: Measured) -> str:
         f"Fine-tuning's training in batchscope reaches {_share_of_rate(measured):.0%} of this machine's "
         f"{measured.matrix_rate:.0f} GFLOP/s (float32 product of two large matrices), at three times "
         f"{measured.trained_macs / 1e6:.1f} million multiplications an image.\n\n"
-        "The projection's check: a run of batchscope with more images and epochs took "
-        f"{seen:.0f} s; the parts of the runs above predict {predicted:.0f} s ({predicted / seen - 1:+.0%})."
+        "The projection's check: a run of batchscope with three times the images and three epochs a stage "
+        f"took {seen:.0f} s; the parts of the runs above predict {predicted:.0f} s "
+        f"({predicted / seen - 1:+.0%})."
     )
     return "\n".join(lines) + "\n\n" + notes
 
@@ -158,15 +159,21 @@ def _line(cells: Row) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def put_between_marks(path: Path, text: str) -> None:
-    """Replaces what stands between a document's marks.
+def marks(name: str) -> tuple[str, str]:
+    """The lines before and after what is put into a document under a name."""
+    return f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+
+
+def put_between_marks(path: Path, name: str, text: str) -> None:
+    """Replaces what stands between a document's marks of a name.
 
     Raises:
         ValueError: The marks are not there once each, in this order.
     """
+    first, last = marks(name)
     old = path.read_text(encoding="utf-8")
-    before, begin, rest = old.partition(BEGIN)
-    inside, end, after = rest.partition(END)
-    if not (begin and end) or BEGIN in inside + after or END in before + after:
-        raise ValueError(f"{path} must hold {BEGIN} and {END} once each, in this order")
-    path.write_text(f"{before}{BEGIN}\n{text.strip()}\n{END}{after}", encoding="utf-8")
+    before, begin, rest = old.partition(first)
+    inside, end, after = rest.partition(last)
+    if not (begin and end) or first in inside + after or last in before + after:
+        raise ValueError(f"{path} must hold {first} and {last} once each, in this order")
+    path.write_text(f"{before}{first}\n{text.strip()}\n{last}{after}", encoding="utf-8")

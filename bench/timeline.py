@@ -59,7 +59,7 @@ class Timeline:
         closing: Of them, after the last trial ended.
         busy: Sum of all trials' durations; more than the time between where trials run in parallel.
         epochs: All epochs.
-        peak_bytes: Largest sum of the resident sets of its processes; pages that they share count in each.
+        peak_bytes: The most that its processes held in memory; pages that they share count once.
     """
 
     wall: float

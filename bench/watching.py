@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import queue
 import subprocess
 import threading
@@ -12,15 +12,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
-__all__ = ["ContenderError", "Watched", "resident_bytes", "watch"]
+__all__ = ["ContenderError", "Memory", "Watched", "memory_of", "watch"]
 
 _POLL_SECONDS = 0.2
+# Reading what is mapped costs the kernel milliseconds.
+_MEMORY_EVERY = 5
 _TAIL = 3000
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class ContenderError(Exception):
     """A contender did not do what it was told to."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a process and its descendants hold in memory.
+
+    Attributes:
+        whole: Bytes, the pages of mapped files among them; what several processes share counts once.
+        private: Of them, those that are no file's, which the system cannot drop and read again.
+    """
+
+    whole: int = 0
+    private: int = 0
+
+    def highest(self, other: Memory) -> Memory:
+        """The larger of each."""
+        return Memory(max(self.whole, other.whole), max(self.private, other.private))
 
 
 @dataclass(frozen=True)
@@ -30,12 +48,12 @@ class Watched:
     Attributes:
         lines: Each line of its standard output, and when it came, in seconds since the start.
         wall: Seconds until it exited.
-        peak_bytes: Largest sum of the resident sets of it and its descendants.
+        peak: The most memory that it and its descendants held, seen once a second.
     """
 
     lines: tuple[tuple[float, str], ...]
     wall: float
-    peak_bytes: int
+    peak: Memory
 
 
 def watch(command: Sequence[str], log: Path, poll: Callable[[float], None] | None = None) -> Watched:
@@ -50,7 +68,7 @@ def watch(command: Sequence[str], log: Path, poll: Callable[[float], None] | Non
         ContenderError: It failed.
     """
     lines: queue.SimpleQueue[tuple[float, str]] = queue.SimpleQueue()
-    peak = 0
+    peak, looks = Memory(), 0
     with log.open("wb") as errors:
         start = time.perf_counter()
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
@@ -59,7 +77,9 @@ def watch(command: Sequence[str], log: Path, poll: Callable[[float], None] | Non
         reader.start()
         try:
             while process.poll() is None:
-                peak = max(peak, resident_bytes(process.pid))
+                if looks % _MEMORY_EVERY == 0:
+                    peak = peak.highest(memory_of(process.pid))
+                looks += 1
                 if poll is not None:
                     poll(time.perf_counter() - start)
                 _sleep(process)
@@ -88,24 +108,29 @@ def _read(stream: IO[str], lines: queue.SimpleQueue[tuple[float, str]], start: f
         lines.put((time.perf_counter() - start, line.rstrip("\n")))
 
 
-def resident_bytes(pid: int) -> int:
-    """Sum of the resident sets of a process and its descendants, from Linux's /proc.
-
-    Pages that several of them share count in each.
-    """
+def memory_of(pid: int) -> Memory:
+    """Memory of a process and its descendants: their proportional set sizes, from Linux's /proc."""
     parents: dict[int, int] = {}
-    pages: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            # The command, in brackets, may hold anything; the fields after it are numbers.
-            fields = (entry / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it has ended meanwhile
-        parents[int(entry.name)] = int(fields[1])
-        pages[int(entry.name)] = int(fields[21])
-    return _PAGE * sum(count for child, count in pages.items() if _descends(child, pid, parents))
+        if entry.name.isdigit():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+                # The command, in brackets, may hold anything; the fields after it are numbers.
+                text = (entry / "stat").read_text(encoding="utf-8", errors="replace")
+                parents[int(entry.name)] = int(text.rpartition(")")[2].split()[1])
+    whole = private = 0
+    for child in parents:
+        if _descends(child, pid, parents):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                sizes = _sizes(Path(f"/proc/{child}/smaps_rollup").read_text(encoding="utf-8"))
+                whole += sizes["Pss"]
+                private += sizes["Anonymous"]
+    return Memory(whole, private)
+
+
+def _sizes(rollup: str) -> dict[str, int]:
+    """Bytes by name of the lines like ``Pss:  4711 kB``; the first line is the address range."""
+    lines = (line.split() for line in rollup.splitlines()[1:])
+    return {name.rstrip(":"): int(size) * 1024 for name, size, _ in lines}
 
 
 def _descends(child: int, ancestor: int, parents: dict[int, int]) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from contenders import CONTENDERS, batchscope_events
 from projection import Full, Line, line_through, parts_of, project, spread
 from protocol import Event, Protocol, StagePlan, Work, emit, emitted
-from tables import BEGIN, END, Measured, protocol_table, put_between_marks
+from tables import Measured, marks, protocol_table, put_between_marks
 from timeline import Stamped, Timeline, assemble
 from watching import ContenderError, watch
 
@@ -183,14 +183,18 @@ def test_a_contender_is_watched(tmp_path: Path):
     seen = watch(["sh", "-c", "echo one; sleep 0.3; echo two"], tmp_path / "log")
     assert [text for _, text in seen.lines] == ["one", "two"]
     assert seen.lines[0][0] < seen.lines[1][0] <= seen.wall
-    assert seen.peak_bytes > 0
+    assert seen.peak.whole >= seen.peak.private > 0
     with pytest.raises(ContenderError, match=r"exit code 3:\nwhy"):
         watch(["sh", "-c", "echo why >&2; exit 3"], tmp_path / "log")
 
 
-def test_memory_is_that_of_the_whole_tree(tmp_path: Path):
-    ready, stop = tmp_path / "ready", tmp_path / "stop"
-    hold = "block = bytearray(b'x') * 60_000_000"
+def test_memory_is_that_of_the_whole_tree_and_what_is_shared_counts_once(tmp_path: Path):
+    ready, stop, shared = (tmp_path / name for name in ("ready", "stop", "shared"))
+    shared.write_bytes(b"x" * 60_000_000)
+    hold = (
+        f"import mmap; block = bytearray(b'x') * 60_000_000; file = open('{shared}', 'rb'); "
+        "mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ); sum(mapped[::4096])"
+    )
     child = (
         f"{hold}; from pathlib import Path; Path('{ready}').touch()\nwhile not Path('{stop}').exists(): pass"
     )
@@ -199,11 +203,12 @@ def test_memory_is_that_of_the_whole_tree(tmp_path: Path):
 
     def poll(at: float) -> None:
         looks.extend([at] if ready.exists() else [])
-        if len(looks) == 2:  # a whole look at memory lies between
+        if len(looks) == 7:  # a whole look at memory lies between
             stop.touch()
 
-    seen = watch([sys.executable, "-c", parent], tmp_path / "log", poll)
-    assert 120e6 < seen.peak_bytes < 400e6
+    peak = watch([sys.executable, "-c", parent], tmp_path / "log", poll).peak
+    assert 120e6 < peak.private < 160e6
+    assert peak.private + 60e6 < peak.whole < peak.private + 100e6
 
 
 def measured() -> Measured:
@@ -242,6 +247,9 @@ def _cells(table: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
+BEGIN, END = marks("bench")
+
+
 def test_the_median_and_range():
     assert spread([3.0, 1.0, 2.0]) == spread([2.0, 3.0, 1.0])
     found = spread([3.0, 1.0, 2.5])
@@ -252,7 +260,7 @@ def test_the_table_stands_between_the_marks(tmp_path: Path):
     document = tmp_path / "page.md"
     document.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n", encoding="utf-8")
     for text in ("new", "newer\n"):
-        put_between_marks(document, text)
+        put_between_marks(document, "bench", text)
     assert document.read_text(encoding="utf-8") == f"before\n{BEGIN}\nnewer\n{END}\nafter\n"
 
 
@@ -261,10 +269,11 @@ def test_missing_marks_are_refused(tmp_path: Path, text: str):
     document = tmp_path / "page.md"
     document.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match="once each"):
-        put_between_marks(document, "new")
+        put_between_marks(document, "bench", "new")
     assert document.read_text(encoding="utf-8") == text
 
 
-def test_the_document_has_the_marks(project: Path):
+@pytest.mark.parametrize("name", ["bench", "growth"])
+def test_the_document_has_the_marks(project: Path, name: str):
     text = (project / "docs" / "performance.md").read_text(encoding="utf-8")
-    assert text.count(BEGIN) == text.count(END) == 1
+    assert [text.count(mark) for mark in marks(name)] == [1, 1]

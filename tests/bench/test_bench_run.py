@@ -10,7 +10,7 @@ import pytest
 import run
 from contenders import CONTENDERS, Setting
 from protocol import Event, Protocol
-from tables import BEGIN, END
+from tables import marks
 from timeline import Stamped, Timeline, assemble
 
 FACTS = "date processor cores system python batchscope keras tensorflow torch load"
@@ -49,13 +49,13 @@ def order(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
 def test_the_bench_from_start_to_document(order: list[tuple[str, str]], tmp_path: Path):
     document, results = tmp_path / "page.md", tmp_path / "results" / "bench.json"
-    document.write_text(f"{BEGIN}{END}", encoding="utf-8")
+    document.write_text("".join(marks("bench")), encoding="utf-8")
     places = {"document": document, "results": results, "work": tmp_path / "work"}
     words = [word for name, path in places.items() for word in (f"--{name}", str(path))]
     run.main(["--images", "160", "--repeats", "3", "--studies", "aerial-cactus", *words])
 
-    assert order[0] == (CONTENDERS[0], "aerial-cactus-320")
-    turns = [who for who, folder in order[1:] if folder == "aerial-cactus-160"]
+    assert order[:2] == [(CONTENDERS[0], "aerial-cactus-320"), (CONTENDERS[0], "aerial-cactus-480")]
+    turns = [who for who, folder in order[2:] if folder == "aerial-cactus-160"]
     assert [turns[repeat * 3] for repeat in range(3)] == list(CONTENDERS)
     assert {who: turns.count(who) for who in CONTENDERS} == dict.fromkeys(CONTENDERS, 3)
 
@@ -69,7 +69,7 @@ def test_the_bench_from_start_to_document(order: list[tuple[str, str]], tmp_path
     hours = [(12 * 20 * 14_000 / speed + 5) / 3600 for speed in SPEED.values()]
     assert rows["**Full protocol, projected, h**"] == [f"**{value:.2f}**" for value in hours]
     assert rows["one epoch of fine_tuning"][1:] == ["4.0 times (4.0 to 4.0)", "2.0 times (2.0 to 2.0)"]
-    whole = planted(CONTENDERS[0], _setting(320, 3, tmp_path)).wall
+    whole = planted(CONTENDERS[0], _setting(480, 3, tmp_path)).wall
     assert f"took {whole:.0f} s; the parts of the runs above predict {whole:.0f} s (+0%)" in page
 
     stored = json.loads(results.read_text(encoding="utf-8"))["protocols"]["aerial-cactus"]["runs"]
