@@ -6,7 +6,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +20,7 @@ from protocol import Event, Protocol, Work, emitted
 from timeline import Stamped, Timeline, assemble
 from watching import ContenderError, watch
 
-__all__ = ["CONTENDERS", "Setting", "batchscope_events", "run_batchscope", "run_plain"]
+__all__ = ["CONTENDERS", "Setting", "batchscope_events", "moved_back", "run_batchscope", "run_plain"]
 
 CONTENDERS = ("batchscope", "plain Keras", "plain PyTorch")
 _HERE = Path(__file__).parent
@@ -69,9 +69,11 @@ def run_batchscope(setting: Setting) -> Timeline:
     shutil.rmtree(out, ignore_errors=True)
     starts = _Starts(out)
     seen = watch(_command(setting, out), setting.folder / "batchscope.log", starts.look)
+    starts.look(seen.wall)
     history = read_history(out / "report" / "history.csv")
     validated = {size: setting.work(size).validated for size in setting.protocol.batch_sizes}
-    stamped = [*starts.stamped, *batchscope_events(seen.lines, history, validated)]
+    events = list(batchscope_events(seen.lines, history, validated))
+    stamped = [*moved_back(starts.stamped, events), *events]
     return assemble(sorted(stamped, key=lambda item: item.at), seen.wall, seen.peak.whole)
 
 
@@ -107,6 +109,15 @@ class _Starts:
             if status.state is not TrialState.WAITING and trial not in self._seen:
                 self._seen.add(trial)
                 self.stamped.append(Stamped(at, Event("started", trial)))
+
+
+def moved_back(starts: Sequence[Stamped], events: Sequence[Stamped]) -> list[Stamped]:
+    """Starts, which are seen at the next look only, moved to where the first epoch began at the latest."""
+    began: dict[tuple[int, int], float] = {}
+    for item in events:
+        before = item.at - item.event.training_seconds - item.probe_seconds
+        began.setdefault(item.event.trial, before)
+    return [replace(start, at=min(start.at, began[start.event.trial])) for start in starts]
 
 
 def batchscope_events(

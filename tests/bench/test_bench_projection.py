@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from contenders import CONTENDERS, batchscope_events
+from contenders import CONTENDERS, batchscope_events, moved_back
 from projection import Full, Line, line_through, parts_of, project, spread
 from protocol import Event, Protocol, StagePlan, Work, emit, emitted
 from tables import Measured, marks, protocol_table, put_between_marks
@@ -172,6 +172,19 @@ def test_batchscopes_lines_and_history_make_events():
     assert {item.event.work for item in epochs} == {Work(32, 512, 128)}
     assert [item.event.training_seconds for item in epochs] == [2.0, 8.0, 7.0]
     assert (ended.at, ended.event) == (20.1, Event("ended", (16, 1)))
+
+
+def test_a_start_is_never_behind_the_first_epoch():
+    late, early, other = (
+        Stamped(at, Event("started", (size, 1))) for at, size in ((9.2, 16), (1.0, 32), (5.0, 64))
+    )
+    epochs = [
+        Stamped(9.0, Event("epoch", (16, 1), "one", 1, Work(1, 8, 2), 0.5), probe_seconds=0.25),
+        Stamped(9.5, Event("epoch", (16, 1), "one", 2, Work(1, 8, 2), 0.1)),
+        Stamped(9.0, Event("epoch", (32, 1), "one", 1, Work(1, 8, 2), 0.5)),
+        Stamped(9.0, Event("epoch", (64, 1), "one", 1, Work(1, 8, 2), 4.0)),
+    ]
+    assert [start.at for start in moved_back([late, early, other], epochs)] == [8.25, 1.0, 5.0]
 
 
 def test_a_trial_that_failed_stops_the_bench():
