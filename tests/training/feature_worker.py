@@ -37,6 +37,7 @@ def main(folder: Path, behaviour: str) -> None:
             may be larger than 100 bytes.
     """
     features._CHUNK_BYTES = CHUNK * 4 * SHAPE[1]
+    features._CHUNK_MULTIPLE = 1
     if behaviour == "small":
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 

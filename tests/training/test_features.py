@@ -18,6 +18,7 @@ from batchscope.training import features
 from batchscope.training.features import NOTHING_KEPT, FeatureStore
 
 WORKER = Path(__file__).with_name("feature_worker.py")
+IN_USE = {name: getattr(features, name) for name in ("_CHUNK_BYTES", "_CHUNK_MULTIPLE")}
 STARTS = list(range(0, SHAPE[0], CHUNK))
 WHOLE = value(np.arange(SHAPE[0]))
 
@@ -25,6 +26,7 @@ WHOLE = value(np.arange(SHAPE[0]))
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "_CHUNK_BYTES", CHUNK * 4 * SHAPE[1])
+    monkeypatch.setattr(features, "_CHUNK_MULTIPLE", 1)
 
 
 @pytest.fixture
@@ -189,3 +191,13 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path):
     (tmp_path / "cache").touch()
     with pytest.raises(TrainingError, match=r"cache: ready features need .* --cache-limit"):
         FeatureStore(tmp_path / "cache", 10**6).ready("all-training", "key", SHAPE, Asked())
+
+
+def test_chunks_are_small_and_hold_whole_parts(monkeypatch: pytest.MonkeyPatch):
+    for name, value_in_use in IN_USE.items():
+        monkeypatch.setattr(features, name, value_in_use)
+    # The features behind MobileNetV2's block 10 at 96 pixels, pooled ones, and some larger than a chunk.
+    for shape, rows in (((768, 6, 6, 96), 64), ((768, 1280), 192), ((768, 512, 512, 3), 32)):
+        assert features._rows(shape) == rows
+        bounds = [features._bounds(shape, chunk) for chunk in range(features._count(shape))]
+        assert [row for start, end in bounds for row in range(start, end)] == list(range(768))

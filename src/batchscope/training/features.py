@@ -27,7 +27,9 @@ except ImportError:  # Windows: chunks cannot be claimed, so nothing is shared t
 
 __all__ = ["NOTHING_KEPT", "FeatureStore"]
 
-_CHUNK_BYTES = 2**23
+# Small, so that workers share the last of an array, too; whole parts of what a prefix takes at a time.
+_CHUNK_BYTES = 2**20
+_CHUNK_MULTIPLE = 32
 # A byte of the lock file beyond those of all chunks: held while the array's files are made.
 _CREATION = 2**40
 
@@ -166,7 +168,8 @@ def _claimed(state: int, chunk: int) -> Iterator[None]:
 
 def _rows(shape: tuple[int, ...]) -> int:
     """Examples a chunk."""
-    return max(_CHUNK_BYTES // (4 * int(np.prod(shape[1:]))), 1)
+    fit = _CHUNK_BYTES // (4 * int(np.prod(shape[1:])))
+    return max(fit - fit % _CHUNK_MULTIPLE, _CHUNK_MULTIPLE)
 
 
 def _count(shape: tuple[int, ...]) -> int:
