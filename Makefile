@@ -4,7 +4,7 @@ BIN := .venv/bin
 EXTRAS ?= tensorflow
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench lint format clean
+.PHONY: help install demo test bench growth lint format clean
 
 help:  ## List the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ bench: install  ## Measure against plain Keras and plain PyTorch; writes docs/pe
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m pytest tests/bench
 	$(BIN)/python bench/run.py $(BENCH)
+
+growth: install  ## Measure how time and memory grow; writes docs/performance.md
+	$(BIN)/python bench/growth.py
 
 lint: install  ## Check style, types and layers
 	$(BIN)/ruff check
