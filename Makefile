@@ -28,6 +28,7 @@ bench: install  ## Measure against plain Keras and plain PyTorch; writes docs/pe
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m pytest tests/bench
 	$(BIN)/python bench/run.py $(BENCH)
+	$(BIN)/python bench/operations.py
 
 growth: install  ## Measure how time and memory grow; writes docs/performance.md
 	$(BIN)/python bench/growth.py

@@ -286,7 +286,7 @@ def test_missing_marks_are_refused(tmp_path: Path, text: str):
     assert document.read_text(encoding="utf-8") == text
 
 
-@pytest.mark.parametrize("name", ["bench", "growth"])
+@pytest.mark.parametrize("name", ["bench", "growth", "operations"])
 def test_the_document_has_the_marks(project: Path, name: str):
     text = (project / "docs" / "performance.md").read_text(encoding="utf-8")
     assert [text.count(mark) for mark in marks(name)] == [1, 1]
