@@ -26,7 +26,7 @@ __all__ = ["main", "points"]
 _ROOT = Path(__file__).parents[1]
 _SEED = 2019
 _DOUBLING = (1, 2, 4, 8)
-_SMALLEST, _USUAL = 16, (32, 128)
+_SMALLEST, _USUAL = 8, (32, 128)
 _DATASET = "images"
 _COMPLETE = re.compile(r"b\d+-r\d+ complete\b")
 
@@ -47,15 +47,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
     shutil.rmtree(options.work, ignore_errors=True)
     options.work.mkdir(parents=True)
+    options.results.parent.mkdir(parents=True, exist_ok=True)
+    facts = {"date": time.strftime("%Y-%m-%d", time.gmtime()), "cores": len(os.sched_getaffinity(0))}
     measured = []
     for point in points(options.images):
         found = _measure(point, options.work)
         measured.append(found)
         print(time.strftime("%H:%M:%S"), point.series, point.count, f"{found.seconds:.0f} s", flush=True)
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    facts = {"date": time.strftime("%Y-%m-%d", time.gmtime()), "cores": len(os.sched_getaffinity(0))}
-    text = json.dumps({**facts, "points": [asdict(each) for each in measured]}, indent=1)
-    options.results.write_text(text + "\n", encoding="utf-8")
+        # Each time, for what was measured cost minutes.
+        text = json.dumps({**facts, "points": [asdict(each) for each in measured]}, indent=1)
+        options.results.write_text(text + "\n", encoding="utf-8")
     options.results.with_suffix(".png").write_bytes(growth_chart(measured))
     caption = f"Measured on {facts['date']}, {facts['cores']} cores."
     put_between_marks(options.document, "growth", f"{caption}\n\n{growth_table(measured)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -38,7 +39,11 @@ def test_one_of_three_grows_at_a_time():
     assert shapes[:3] == [(200, 1, 2), (500, 1, 2), (1000, 1, 2)]
     assert shapes[3:7] == [(100, count, 2) for count in (1, 2, 4, 8)]
     assert shapes[7:] == [(200, 1, count) for count in (1, 2, 4, 8)]
-    assert found[-1].batch_sizes == (16, 32, 64, 128, 256, 512, 1024, 2048)
+    assert found[-1].batch_sizes == (8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+def test_no_batch_size_exceeds_the_training_images():
+    assert all(max(point.batch_sizes) <= point.images * 0.8 for point in growth.points([2000, 50_000]))
 
 
 def test_the_line_is_that_of_least_squares():
@@ -53,7 +58,7 @@ def test_the_line_is_that_of_least_squares():
 def test_the_table_tells_every_run_and_the_lines():
     text = growth_table([planted(point) for point in growth.points(IMAGES)])
     assert "| images | 500 | 1 | 32, 128 | 14 | 3 | 1.0 | 0.5 | 0.0 |" in text
-    assert "| batch sizes | 200 | 1 | 8: 16 to 2048 | 20 | 3 | 1.0 | 0.5 | 0.0 |" in text
+    assert "| batch sizes | 200 | 1 | 8: 8 to 1024 | 20 | 3 | 1.0 | 0.5 | 0.0 |" in text
     assert "- Images: 20.0 s for each further 1,000 images, on top of 4 s; the runs lie within 0%" in text
     assert "- Replicates: 2.0 s for each further replicate, on top of 4 s" in text
     assert "- Batch sizes: 2.0 s for each further batch size, on top of 4 s" in text
@@ -103,7 +108,8 @@ def test_growth_from_start_to_document(tmp_path: Path, watched: Callable[[int], 
     places = {"document": document, "results": results, "work": tmp_path / "work"}
     growth.main(["--images", "16", "40", *(w for n, path in places.items() for w in (f"--{n}", str(path)))])
     assert len(ran) == 10
-    assert len(list((tmp_path / "work" / "images-16" / "train").glob("*.jpg"))) == 16
+    with zipfile.ZipFile(tmp_path / "work" / "images-16" / "train.zip") as archive:
+        assert sum(name.endswith(".jpg") for name in archive.namelist()) == 16
     first = json.loads(results.read_text(encoding="utf-8"))["points"][0]
     assert first["seconds"] == 20.0
     assert first["page_seconds"] == 19.0
