@@ -25,7 +25,8 @@ __all__ = ["main", "points"]
 
 _ROOT = Path(__file__).parents[1]
 _SEED = 2019
-_DOUBLING = (1, 2, 4, 8)
+_REPLICATES = (1, 2, 4, 8)
+_BATCH_SIZES = (2, 4, 8)  # one alone would have both cores to itself
 _SMALLEST, _USUAL = 8, (32, 128)
 _DATASET = "images"
 _COMPLETE = re.compile(r"b\d+-r\d+ complete\b")
@@ -36,9 +37,9 @@ def points(images: Sequence[int]) -> Iterator[Point]:
     few = min(images) // 2
     for count in images:
         yield Point(SERIES[0], count, count, 1, _USUAL)
-    for count in _DOUBLING:
+    for count in _REPLICATES:
         yield Point(SERIES[1], count, few, count, _USUAL)
-    for count in _DOUBLING:
+    for count in _BATCH_SIZES:
         yield Point(SERIES[2], count, few * 2, 1, tuple(_SMALLEST * 2**power for power in range(count)))
 
 

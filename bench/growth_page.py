@@ -122,10 +122,15 @@ def _sentence(series: str, measured: Sequence[Measurement]) -> str:
 
 def growth_chart(measured: Sequence[Measurement]) -> bytes:
     """PNG: minutes with their line above, gigabytes below, a column for each series."""
-    columns = [_column([each for each in measured if each.point.series == name]) for name in SERIES]
+    highest = max(each.memory for each in measured) / 1e9
+    columns = [_column([each for each in measured if each.point.series == name], highest) for name in SERIES]
     width, height = _PANEL
     rows = [
-        alt.hconcat(*(column[row].properties(width=width, height=height) for column in columns))
+        alt.hconcat(
+            *(column[row].properties(width=width, height=height) for column in columns),
+            bounds="flush",
+            spacing=80,
+        )
         for row in range(2)
     ]
     spec = alt.vconcat(*rows).to_dict()
@@ -134,7 +139,7 @@ def growth_chart(measured: Sequence[Measurement]) -> bytes:
     return bytes(vl_convert.vegalite_to_png(json.dumps(spec), scale=SCALE))
 
 
-def _column(found: Sequence[Measurement]) -> tuple[_Chart, _Chart]:
+def _column(found: Sequence[Measurement], highest: float) -> tuple[_Chart, _Chart]:
     name = found[0].point.series
     counts = [each.point.count for each in found]
     minutes = [each.seconds / 60 for each in found]
@@ -142,13 +147,18 @@ def _column(found: Sequence[Measurement]) -> tuple[_Chart, _Chart]:
     time = pd.DataFrame({"count": counts, "minutes": minutes})
     fit = pd.DataFrame({"count": [0, max(counts)]})
     fit["minutes"] = line.start + line.each * fit["count"]
-    x = alt.X("count:Q", title=name, scale=alt.Scale(domainMin=0, nice=True), axis=alt.Axis(tickCount=5))
-    y = alt.Y("minutes:Q", title="Minutes", scale=alt.Scale(domainMin=0))
+    x = alt.X(
+        "count:Q",
+        title=name,
+        scale=alt.Scale(domainMin=0, nice=False, padding=8),
+        axis=alt.Axis(tickCount=5, format="~s"),
+    )
+    y = alt.Y("minutes:Q", title="Minutes", scale=alt.Scale(domain=[0, 1.1 * max(minutes)], nice=True))
     above = alt.layer(
         alt.Chart(fit).mark_line(color=LIGHT.rule, strokeWidth=1.5).encode(x, y),
         alt.Chart(time).mark_point(filled=True, size=50, opacity=1, color=LIGHT.ink).encode(x, y),
     )
-    sizes = {"all": "memory", "not of files": "private"}
+    sizes = {"all": "memory", "without mapped files": "private"}
     memory = pd.DataFrame(
         [
             {"count": each.point.count, "GB": getattr(each, field) / 1e9, "Memory": label}
@@ -161,8 +171,12 @@ def _column(found: Sequence[Measurement]) -> tuple[_Chart, _Chart]:
         .mark_line(point=alt.OverlayMarkDef(size=50))
         .encode(
             x,
-            alt.Y("GB:Q", title="Peak memory, GB", scale=alt.Scale(domainMin=0)),
-            alt.Color("Memory:N", scale=alt.Scale(domain=list(sizes), range=list(LIGHT.terms[:2]))),
+            alt.Y("GB:Q", title="Peak memory, GB", scale=alt.Scale(domain=[0, 1.1 * highest], nice=True)),
+            alt.Color(
+                "Memory:N",
+                scale=alt.Scale(domain=list(sizes), range=list(LIGHT.terms[:2])),
+                legend=alt.Legend(title="Memory", orient="bottom"),
+            ),
         )
     )
     return above, below
