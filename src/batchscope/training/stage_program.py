@@ -52,7 +52,9 @@ class StageProgram:
         return ReadySource(np.zeros((count, *self.inputs), np.float32), np.zeros(count, np.int64))
 
 
-def compile_stage(stage: Stage, parts: int, network: Network, cut: Cut) -> StageProgram:
+def compile_stage(
+    stage: Stage, parts: int, network: Network, cut: Cut, evaluator: Evaluator | None = None
+) -> StageProgram:
     """Builds and traces a stage's graphs, off the clock of any trial.
 
     Args:
@@ -60,9 +62,10 @@ def compile_stage(stage: Stage, parts: int, network: Network, cut: Cut) -> Stage
         parts: In how many parts a batch passes the network; their gradients make one update.
         network: The layers that all stages share; their values are moved.
         cut: What of the backbone stays as it is, and is left out here.
+        evaluator: That of a stage which evaluates the same layers in the same modes; None to make one.
     """
     set_trainable(network, stage)
-    trained, evaluated = _models(stage, network, cut)
+    trained = _trained(stage, network, cut)
     config = {"learning_rate": stage.learning_rate}
     if parts > 1:
         config["gradient_accumulation_steps"] = parts
@@ -71,30 +74,30 @@ def compile_stage(stage: Stage, parts: int, network: Network, cut: Cut) -> Stage
     _compile(trained, network, optimizer)
     fresh = values(optimizer.variables)
     loop = make_loop(trained)
-    if evaluated is trained:
-        stored = loop
-    else:
-        _compile(evaluated, network, None)
-        stored = make_loop(evaluated)
-    program = StageProgram(
-        stage, trained.input_shape[1:], loop, optimizer, fresh, Evaluator(stored=stored, own_mode=loop)
-    )
-    _trace(program)
+    own = evaluator or _make_evaluator(stage, network, loop)
+    program = StageProgram(stage, trained.input_shape[1:], loop, optimizer, fresh, own)
+    _trace(program, evaluates=evaluator is None)
     return program
 
 
-def _models(stage: Stage, network: Network, cut: Cut) -> tuple[keras.Model, keras.Model]:
-    """The network in the mode of training, and with stored averages; the same in inference mode."""
+def _trained(stage: Stage, network: Network, cut: Cut) -> keras.Model:
+    """The network behind the cut, in the mode of training."""
     backbone = network.backbone
     if stage.batchnorm == "batch":
-        trained = network.assemble(rewrite(backbone, "batch"), training=True)
-        return trained, network.assemble(rewrite(backbone, "inference"), training=False)
+        return network.assemble(rewrite(backbone, "batch"), training=True)
     if cut.whole:
-        model = network.head_alone()
-    else:
-        behind = backbone if cut.tensor is None else keras.Model(cut.tensor, backbone.output)
-        model = network.assemble(rewrite(behind, "inference"), training=False)
-    return model, model
+        return network.head_alone()
+    behind = backbone if cut.tensor is None else keras.Model(cut.tensor, backbone.output)
+    return network.assemble(rewrite(behind, "inference"), training=False)
+
+
+def _make_evaluator(stage: Stage, network: Network, loop: Loop) -> Evaluator:
+    """From the training loop and, where that normalises by the batch, a model with stored averages."""
+    if stage.batchnorm != "batch":
+        return Evaluator(stored=loop, own_mode=loop)
+    evaluated = network.assemble(rewrite(network.backbone, "inference"), training=False)
+    _compile(evaluated, network, None)
+    return Evaluator(stored=make_loop(evaluated), own_mode=loop)
 
 
 def _compile(model: keras.Model, network: Network, optimizer: keras.optimizers.Optimizer | None) -> None:
@@ -107,11 +110,13 @@ def _compile(model: keras.Model, network: Network, optimizer: keras.optimizers.O
     )
 
 
-def _trace(program: StageProgram) -> None:
-    """Runs every graph once."""
+def _trace(program: StageProgram, *, evaluates: bool) -> None:
+    """Runs every graph once; those of the evaluator unless they were."""
     order = np.arange(_WARM_UP)
     source = program.blank(_WARM_UP)
     program.loop.train(source, order, _WARM_UP)
+    if not evaluates:
+        return
     for loop in {id(loop): loop for loop in (program.evaluator.stored, program.evaluator.own_mode)}.values():
         loop.evaluate(source, order, _WARM_UP)
 

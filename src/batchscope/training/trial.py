@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from batchscope.data import TrainingData
 from batchscope.records import BatchProgress, EpochRecord, Trial
 from batchscope.schedule import StageSchedule, schedule
-from batchscope.spec import Study
+from batchscope.spec import Stage, Study
 from batchscope.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from batchscope.training.cut import find_cut
 from batchscope.training.features import NOTHING_KEPT, FeatureStore
@@ -22,7 +22,7 @@ from batchscope.training.feeding import Examples, Feeding, make_feeding
 from batchscope.training.inputs import ImageFeed
 from batchscope.training.loops import Figures, OnStep
 from batchscope.training.network import Network, build_backbone, build_network
-from batchscope.training.probes import ProbePlan, probe_rows, recalibrate, run_probes
+from batchscope.training.probes import Evaluator, ProbePlan, probe_rows, recalibrate, run_probes
 from batchscope.training.recalibration import averages_kept, batchnorm_layers, use_moments
 from batchscope.training.sources import ImageSource, Source
 from batchscope.training.stage_program import StageProgram, assign, compile_stage, values
@@ -171,9 +171,21 @@ class Trainer:
         parts = planned.batch_size // planned.forward_batch
         key = planned.stage.name, parts
         if key not in self._programs:
-            cut = self._cuts[planned.stage.name]
-            self._programs[key] = compile_stage(planned.stage, parts, self._network, cut)
+            cut, evaluator = self._cuts[planned.stage.name], self._evaluator_for(planned.stage)
+            self._programs[key] = compile_stage(planned.stage, parts, self._network, cut, evaluator)
         return self._programs[key]
+
+    def _evaluator_for(self, stage: Stage) -> Evaluator | None:
+        """That of a stage which evaluates alike, if there is one: to trace the network takes seconds."""
+
+        def evaluated(each: Stage) -> tuple[object, ...]:
+            cut = self._cuts[each.name]
+            return each.batchnorm, each.batchnorm_momentum, cut.layer, cut.whole
+
+        alike = (
+            program for program in self._programs.values() if evaluated(program.stage) == evaluated(stage)
+        )
+        return next((program.evaluator for program in alike), None)
 
     def _initial_weights(self, replicate: int) -> list[NDArray[np.generic]]:
         """The backbone's pretrained or seeded random weights, and the replicate's head."""
