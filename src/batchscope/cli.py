@@ -216,9 +216,9 @@ def synthetic_cactus(
     seed: Annotated[int, typer.Option(help="Same seed, same images.")] = 2019,
 ) -> None:
     """Generate aerial views with and without a columnar cactus, in the competition's layout."""
-    from batchscope.data import generate_cacti, write_kaggle_layout
+    from batchscope.data import write_cacti
 
-    write_kaggle_layout(generate_cacti(images, seed), to)
+    write_cacti(to, images, seed)
     typer.echo(to)
 
 

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from image_samples import some_images, write_kaggle
 
 from batchscope.data import fetch_competition, load_dataset
 from batchscope.errors import DataError
 from batchscope.spec import DataSpec
+from image_samples import some_images, write_kaggle
 
 SECRET = "KGAT_0123456789abcdef"
 

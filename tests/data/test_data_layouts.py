@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from image_samples import coloured, encoded, some_images, write_kaggle, write_table, write_zip
 
 from batchscope.data import BadImage, Dataset, load_dataset, split_dataset
 from batchscope.errors import DataError
 from batchscope.spec import DataSpec
+from image_samples import coloured, encoded, some_images, write_kaggle, write_table, write_zip
 
 LABELS = [int(place % 4 != 0) for place in range(20)]
 

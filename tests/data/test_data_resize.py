@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from image_samples import coloured
 from PIL import Image
 
 from batchscope.data import resize
 from batchscope.errors import DataError
+from image_samples import coloured
 
 FILTERS = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR}
 SIDES = (4, 7, 13, 32, 33, 50, 96, 101, 224)

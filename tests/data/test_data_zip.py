@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from image_samples import write_zip
 
 from batchscope.data.image_files import LARGEST_FILE, FolderImages, ZipImages
 from batchscope.data.problems import UnusableImageError
 from batchscope.errors import DataError
+from image_samples import write_zip
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])

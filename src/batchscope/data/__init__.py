@@ -2,7 +2,7 @@
 
 from batchscope.data.competition import fetch_competition
 from batchscope.data.dataset import BadImage, Dataset
-from batchscope.data.kaggle_writer import write_kaggle_layout
+from batchscope.data.kaggle_writer import write_cacti, write_kaggle_layout
 from batchscope.data.loading import load_dataset
 from batchscope.data.prepared import TrainingData
 from batchscope.data.resize import resize
@@ -19,5 +19,6 @@ __all__ = [
     "load_dataset",
     "resize",
     "split_dataset",
+    "write_cacti",
     "write_kaggle_layout",
 ]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from batchscope.data.dataset import BadImage
-from batchscope.data.image_files import FolderImages, is_clutter
+from batchscope.data.image_files import EXTENSIONS, FolderImages, check_names, is_clutter
 from batchscope.data.label_table import classes_of
 from batchscope.data.listing import Listing
 from batchscope.data.problems import first_ten
@@ -18,8 +18,6 @@ __all__ = ["PARTS", "class_folders_in", "list_class_folders"]
 
 PARTS = ("test", "train", "training", "val", "valid", "validation")
 """Folder names that stand for parts of a dataset, never for classes."""
-
-_EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 def class_folders_in(folder: Path) -> list[Path]:
@@ -48,11 +46,13 @@ def list_class_folders(folder: Path) -> Listing:
             f"{folder}: folders must be classes, but {first_ten(sorted(parts))} names a part of a dataset; "
             "name the folder that holds the classes"
         )
+    check_names(folder, [path.name for path in subfolders])
     classes = classes_of(folder, [path.name for path in subfolders])
     files = {path.name: FolderImages(path) for path in subfolders}
     _check_depth(folder, files)
-    loose = sorted(path.name for path in folder.iterdir() if path.suffix.casefold() in _EXTENSIONS)
-    bad = [BadImage(name, "lies beside the class folders and so has no class") for name in loose]
+    loose = [path.name for path in folder.iterdir() if _is_loose(path)]
+    check_names(folder, loose)
+    bad = [BadImage(name, "lies beside the class folders and so has no class") for name in sorted(loose)]
     ids = [f"{name}/{image}" for name in classes for image in files[name].names]
     labels = np.repeat(np.arange(len(classes)), [len(files[name].names) for name in classes])
     return Listing(tuple(ids), labels.astype(np.int64), classes, _ClassImages(files), tuple(bad))
@@ -75,6 +75,10 @@ class _ClassImages:
     def close(self) -> None:
         for files in self._folders.values():
             files.close()
+
+
+def _is_loose(path: Path) -> bool:
+    return path.suffix.casefold() in EXTENSIONS and not is_clutter(path.name) and not path.is_dir()
 
 
 def _check_depth(folder: Path, files: dict[str, FolderImages]) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import os
 import shutil
 from pathlib import Path
 from types import ModuleType
 
 from batchscope.data.kaggle_layout import TABLE
+from batchscope.data.new_folder import DISK_ERRORS, new_folder
+from batchscope.data.problems import first_ten
 from batchscope.data.synthetic import SYNTHETIC
 from batchscope.errors import DataError
 
@@ -32,17 +35,13 @@ def fetch_competition(folder: Path) -> Path:
         The folder.
 
     Raises:
-        DataError: The folder is not empty, ``kagglehub`` is not installed, Kaggle refuses or is
-            not reached. The message names what to do without an account. It never repeats what
+        DataError: The folder is not empty or cannot be written, ``kagglehub`` is not installed,
+            its cache cannot be written, Kaggle refuses or is not reached. Nothing is left in the
+            folder then. The message names what to do without an account. It never repeats what
             Kaggle's client said, for that could hold a credential.
     """
-    try:
-        if folder.exists() and any(folder.iterdir()):
-            raise DataError(f"{folder}: must be a new or an empty folder, but it holds files; name another")
-        downloaded = _download()
-        _copy(downloaded, folder)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be written: {error.strerror}") from None
+    with new_folder(folder) as place:
+        _copy(_download(), place)
     return folder
 
 
@@ -65,6 +64,12 @@ def _client() -> ModuleType:
 
 
 def _refusal(error: Exception) -> str:
+    # Errors of the network are OSErrors as well, but not with these numbers.
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        return (
+            f"kagglehub's cache must be writable and have room for the download, but: "
+            f"{os.strerror(error.errno)}; free space, or set KAGGLEHUB_CACHE to a folder elsewhere"
+        )
     status = getattr(getattr(error, "response", None), "status_code", None)
     kind = type(error).__name__
     if kind == "UnauthenticatedError" or status in _ACCOUNT:
@@ -90,13 +95,23 @@ def _without_account() -> str:
 def _copy(downloaded: Path, folder: Path) -> None:
     found = [downloaded / name for name in _IMAGES if (downloaded / name).exists()]
     if not found or not (downloaded / TABLE).is_file():
-        held = ", ".join(sorted(path.name for path in downloaded.iterdir())[:10]) or "nothing"
+        held = first_ten(sorted(path.name for path in downloaded.iterdir())) or "nothing"
         raise DataError(
             f"{downloaded}: the download must hold {TABLE} and train.zip or train/, but holds {held}"
         )
-    folder.mkdir(parents=True, exist_ok=True)
     if found[0].is_dir():
-        shutil.copytree(found[0], folder / found[0].name)
+        _copy_tree(found[0], folder / found[0].name)
     else:
         shutil.copyfile(found[0], folder / found[0].name)
     shutil.copyfile(downloaded / TABLE, folder / TABLE)
+
+
+def _copy_tree(source: Path, target: Path) -> None:
+    """Copies a folder; stops at the first error, where `shutil.copytree` tries all the other files."""
+    target.mkdir()
+    for path in sorted(source.rglob("*")):
+        place = target / path.relative_to(source)
+        if path.is_dir():
+            place.mkdir()
+        else:
+            shutil.copyfile(path, place)

@@ -10,19 +10,32 @@ import threading
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Protocol
 
-from batchscope.data.problems import UnusableImageError, first_ten
+from batchscope.data.problems import UnusableImageError, first_ten, why_unreadable
 from batchscope.errors import DataError
 
-__all__ = ["LARGEST_FILE", "FolderImages", "ImageFiles", "ZipImages", "is_clutter"]
+__all__ = [
+    "EXTENSIONS",
+    "LARGEST_FILE",
+    "FolderImages",
+    "ImageFiles",
+    "ZipImages",
+    "check_names",
+    "is_clutter",
+]
 
 LARGEST_FILE = 64 * 2**20
 """Bytes that one image file may have, unpacked."""
 
-_CLUTTER = ("__MACOSX", "Thumbs.db", "desktop.ini")
+EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+"""What names of image files end in, in any case. Only the content tells what a file is."""
+
+_LEAST_UNPACKED = 2**30
+_LARGEST_RATIO = 200
+_CLUTTER = ("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r")
 _DRIVE = re.compile(r"^[A-Za-z]:")
 _ENCRYPTED = 0x1
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -66,11 +79,14 @@ class FolderImages:
             ``train/train/1.jpg``.
 
     Raises:
-        DataError: The folder cannot be listed, or two files come to the same name.
+        DataError: The folder cannot be listed, two files come to the same name, or a name is not
+            UTF-8.
     """
 
     def __init__(self, folder: Path, wrapper: str = "") -> None:
-        found = [(_unwrapped(path.relative_to(folder).as_posix(), wrapper), path) for path in _walk(folder)]
+        found = [(_unwrapped(path, wrapper), path) for path in _walk(folder)]
+        check_names(folder, [path for _, path in found])
+        self._folder = folder
         self._files = dict(sorted(found))
         if twice := _repeated(name for name, _ in found):
             raise DataError(f"{folder}: each image must lie there once, but twice lie {first_ten(twice)}")
@@ -82,7 +98,7 @@ class FolderImages:
 
     def read(self, name: str) -> bytes:
         """See `ImageFiles`."""
-        path = self._files[name]
+        path = self._folder / self._files[name]
         try:
             status = path.stat()
             if not stat.S_ISREG(status.st_mode):
@@ -90,7 +106,7 @@ class FolderImages:
             _check_size(status.st_size)
             return path.read_bytes()
         except OSError as error:
-            raise UnusableImageError(f"cannot be read: {error.strerror}") from error
+            raise UnusableImageError(why_unreadable(error)) from error
 
     def close(self) -> None:
         """Does nothing: no file stays open."""
@@ -106,17 +122,21 @@ class ZipImages:
     Raises:
         DataError: It is no archive, or has members that cannot be trusted or told apart: absolute
             names, names with ``..``, links, encrypted or oversized members, names that occur
-            twice, unknown compression. They are named.
+            twice, unknown compression. They are named. Or all of them together unpack to more
+            than 1 GiB and than 200 times the archive, which pictures do not.
     """
 
     def __init__(self, path: Path, wrapper: str = "") -> None:
         self._lock = threading.Lock()
         try:
             self._archive = zipfile.ZipFile(path)
+        except PermissionError as error:
+            raise DataError(f"{path}: {why_unreadable(error)}") from error
         except (*_ZIP_ERRORS, NotImplementedError) as error:
             raise DataError(f"{path}: must be a zip archive, but cannot be read as one: {error}") from error
         try:
             self._members = _trusted_members(path, self._archive.infolist(), wrapper)
+            _check_total(path, self._members.values())
         except DataError:
             self._archive.close()
             raise
@@ -144,16 +164,41 @@ class ZipImages:
 
 def is_clutter(name: str) -> bool:
     """Whether operating systems leave files or folders of this name about: ``.DS_Store`` and the like."""
-    return name.startswith(".") or name in _CLUTTER
+    return name.startswith(".") or name.casefold() in _CLUTTER
 
 
-def _walk(folder: Path) -> Iterable[Path]:
+def check_names(folder: Path, names: Sequence[str]) -> None:
+    """Refuses names that are not text and so could neither be stored nor shown.
+
+    Raises:
+        DataError: With the names.
+    """
+    if odd := [name for name in names if not _is_text(name)]:
+        raise DataError(
+            f"{folder}: names must be UTF-8, but {len(odd):,} are not; rename them: {first_ten(odd)}"
+        )
+
+
+def _is_text(name: str) -> bool:
+    """Whether UTF-8 can write it; Python reads other bytes in file names as lone surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _walk(folder: Path) -> Iterable[str]:
+    """Paths of the files, relative to the folder, with ``/``."""
+
     def refuse(error: OSError) -> None:
-        raise DataError(f"{error.filename}: the folder cannot be listed: {error.strerror}") from error
+        raise DataError(f"{error.filename}: the folder {why_unreadable(error)}") from error
 
     for parent, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = sorted(name for name in folders if not is_clutter(name))
-        yield from (Path(parent, name) for name in files if not is_clutter(name))
+        inside = Path(parent).relative_to(folder).as_posix()
+        prefix = "" if inside == "." else f"{inside}/"
+        yield from (prefix + name for name in files if not is_clutter(name))
 
 
 def _unwrapped(name: str, wrapper: str) -> str:
@@ -175,7 +220,7 @@ def _trusted_members(
     named = [(info.filename.replace("\\", "/"), info) for info in infos]
     files = [(name, info) for name, info in named if not name.endswith("/") and not _has_clutter(name)]
     problems = [f"{info.filename!r}: {fault}" for name, info in files if (fault := _fault(name, info))]
-    members = [(_unwrapped(PurePosixPath(name).as_posix(), wrapper), info) for name, info in files]
+    members = [(_unwrapped("/".join(_parts(name)), wrapper), info) for name, info in files]
     problems += [f"{name!r}: must occur once" for name in _repeated(name for name, _ in members)]
     if problems:
         head = f"{path}: {len(problems):,} members of the archive cannot be trusted; make it anew without"
@@ -183,12 +228,27 @@ def _trusted_members(
     return dict(sorted(members, key=lambda member: member[0]))
 
 
+def _check_total(path: Path, members: Iterable[zipfile.ZipInfo]) -> None:
+    """Refuses many members that share their bytes, or that are small only while they are packed."""
+    total = sum(member.file_size for member in members)
+    allowed = max(_LEAST_UNPACKED, _LARGEST_RATIO * path.stat().st_size)
+    if total > allowed:
+        raise DataError(
+            f"{path}: the members must unpack to at most {allowed:,} bytes together (1 GiB, or "
+            f"{_LARGEST_RATIO} times the archive), but have {total:,}; if you trust it, unpack it"
+        )
+
+
 def _repeated(names: Iterable[str]) -> list[str]:
     return [name for name, count in Counter(names).items() if count > 1]
 
 
 def _has_clutter(name: str) -> bool:
-    return any(is_clutter(part) for part in PurePosixPath(name).parts if part != "..")
+    return any(is_clutter(part) for part in _parts(name) if part != "..")
+
+
+def _parts(name: str) -> list[str]:
+    return [part for part in name.split("/") if part not in ("", ".")]
 
 
 def _fault(name: str, info: zipfile.ZipInfo) -> str | None:

@@ -14,15 +14,18 @@ from PIL import Image
 
 from batchscope.data.dataset import Dataset
 from batchscope.data.kaggle_layout import TABLE
-from batchscope.errors import DataError
+from batchscope.data.new_folder import new_folder
+from batchscope.data.synthetic import generate_cacti
 
-__all__ = ["write_kaggle_layout"]
+__all__ = ["write_cacti", "write_kaggle_layout"]
+
+_LABEL_COLUMN = "has_cactus"
 
 _QUALITY = 95
 _TIMESTAMP = (1980, 1, 1, 0, 0, 0)
 
 
-def write_kaggle_layout(dataset: Dataset, folder: Path, label_column: str = "has_cactus") -> None:
+def write_kaggle_layout(dataset: Dataset, folder: Path, label_column: str = _LABEL_COLUMN) -> None:
     """Writes a dataset as ``train.csv`` and ``train.zip``, the same bytes each time.
 
     Images are written as JPEG of quality 95, as the competition's are, and so change a little;
@@ -34,22 +37,38 @@ def write_kaggle_layout(dataset: Dataset, folder: Path, label_column: str = "has
         label_column: Name of the table's second column; the first is ``id``.
 
     Raises:
-        DataError: The folder is not empty or cannot be written.
+        DataError: The folder is not empty or cannot be written; then nothing of it is left.
     """
+    with new_folder(folder) as place:
+        _write(dataset, place, label_column)
+
+
+def write_cacti(folder: Path, count: int, seed: int = 2019) -> None:
+    """Draws desert views and writes them as `write_kaggle_layout` does.
+
+    The folder is refused before anything is drawn.
+
+    Args:
+        folder: New or empty.
+        count: As for `generate_cacti`.
+        seed: As for `generate_cacti`.
+
+    Raises:
+        DataError: The folder is not empty or cannot be written, or count or seed is out of range.
+    """
+    with new_folder(folder) as place:
+        _write(generate_cacti(count, seed), place, _LABEL_COLUMN)
+
+
+def _write(dataset: Dataset, folder: Path, label_column: str) -> None:
     named = sorted((_name(name), place) for place, name in enumerate(dataset.ids))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise DataError(f"{folder}: must be a new or an empty folder, but it holds files; name another")
-        with zipfile.ZipFile(folder / "train.zip", "x") as archive:
-            for name, place in named:
-                archive.writestr(_member(name), _jpeg(dataset.images[place]))
-        with (folder / TABLE).open("x", encoding="utf-8", newline="") as file:
-            rows = csv.writer(file, lineterminator="\n")
-            rows.writerow(["id", label_column])
-            rows.writerows((name, dataset.classes[dataset.labels[place]]) for name, place in named)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be written: {error.strerror}") from error
+    with zipfile.ZipFile(folder / "train.zip", "x") as archive:
+        for name, place in named:
+            archive.writestr(_member(name), _jpeg(dataset.images[place]))
+    with (folder / TABLE).open("x", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["id", label_column])
+        rows.writerows((name, dataset.classes[dataset.labels[place]]) for name, place in named)
 
 
 def _name(identity: str) -> str:

@@ -12,10 +12,11 @@ from batchscope.data.dataset import BadImage, Dataset
 from batchscope.data.decode import decode_all
 from batchscope.data.kaggle_layout import TABLE, list_kaggle_layout
 from batchscope.data.listing import Listing
-from batchscope.data.problems import tell_bad_images
+from batchscope.data.new_folder import UNFINISHED
+from batchscope.data.problems import first_ten, tell_bad_images, why_unreadable
 from batchscope.data.resize import check_interpolation
 from batchscope.data.split import stratified_subset
-from batchscope.data.synthetic import SYNTHETIC, draw_cacti, synthetic_labels
+from batchscope.data.synthetic import SYNTHETIC, draw_cacti, generate_cacti, synthetic_labels
 from batchscope.errors import DataError
 from batchscope.spec import DataSpec
 
@@ -41,28 +42,37 @@ def load_dataset(spec: DataSpec, image_size: int, interpolation: str) -> Dataset
 
     Raises:
         DataError: The source fits no layout or several, its table is wrong, images are bad and may
-            not be skipped, a class is left without an image, or the limit exceeds the images.
+            not be skipped, a class is left without an image, the limit exceeds the images, or
+            they do not fit into memory.
     """
     check_interpolation(interpolation)
     if spec.source is None:
         raise DataError(f"the study names no data: set data.source or --data to {_LAYOUTS}")
-    if spec.source == SYNTHETIC:
-        return _load_synthetic(spec)
     try:
-        listing = _list(Path(spec.source).expanduser())
-    except OSError as error:
-        raise DataError(f"{spec.source}: cannot be read: {error.strerror}") from error
-    except RuntimeError as error:  # "~name" where there is no such user
-        raise DataError(f"{spec.source}: must name a folder, but {error}") from error
-    with closing(listing.files):
-        return _load(listing, spec, image_size, interpolation)
+        if spec.source == SYNTHETIC:
+            return _load_synthetic(spec)
+        listing = _list_source(spec.source)
+        with closing(listing.files):
+            return _load(listing, spec, image_size, interpolation)
+    except MemoryError as error:
+        raise DataError(
+            f"{spec.source}: the decoded images must fit into memory, but do not; use fewer of them (--limit)"
+        ) from error
 
 
 def _load_synthetic(spec: DataSpec) -> Dataset:
-    numbers = np.arange(spec.images, dtype=np.int64)
-    if spec.limit is not None:
-        numbers = stratified_subset(synthetic_labels(spec.images), spec.limit, spec.split_seed)
-    return draw_cacti(numbers)
+    if spec.limit is None:
+        return generate_cacti(spec.images)
+    return draw_cacti(stratified_subset(synthetic_labels(spec.images), spec.limit, spec.split_seed))
+
+
+def _list_source(source: str) -> Listing:
+    try:
+        return _list(Path(source).expanduser())
+    except OSError as error:
+        raise DataError(f"{error.filename or source}: {why_unreadable(error)}") from error
+    except RuntimeError as error:  # "~name" where there is no such user
+        raise DataError(f"{source}: must name a folder, but {error}") from error
 
 
 def _list(path: Path) -> Listing:
@@ -71,6 +81,11 @@ def _list(path: Path) -> Listing:
     if not path.is_dir():
         what = "a file" if path.exists() else "nothing"
         raise DataError(f"{path}: must be a folder with {_LAYOUTS}, but there is {what}")
+    if (path / UNFINISHED).is_dir():
+        raise DataError(
+            f"{path}: must be complete, but {UNFINISHED}/ in it shows that writing it was stopped or "
+            "still goes on; if nothing writes it any more, remove it and write it anew"
+        )
     table, classes = path / TABLE, class_folders_in(path)
     if table.is_file() and len(classes) > 1:
         raise DataError(
@@ -82,11 +97,7 @@ def _list(path: Path) -> Listing:
     if any(child.is_dir() for child in path.iterdir()):
         return list_class_folders(path)
     found = sorted(child.name for child in path.iterdir())
-    raise DataError(f"{path}: must hold {_LAYOUTS}, but holds {_some(found)}")
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join([*names[:10], *(["..."] if len(names) > 10 else [])]) or "nothing"
+    raise DataError(f"{path}: must hold {_LAYOUTS}, but holds {first_ten(found) or 'nothing'}")
 
 
 def _load(listing: Listing, spec: DataSpec, image_size: int, interpolation: str) -> Dataset:
@@ -121,5 +132,5 @@ def _check_classes(
         skipped = f"; {tell_bad_images(bad)}" if bad else ""
         raise DataError(
             f"{spec.source}: each class must have an image, but of {len(labels):,} usable images none is of "
-            f"class {', '.join(lost)}{skipped}"
+            f"class {first_ten(lost)}{skipped}"
         )

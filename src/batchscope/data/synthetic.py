@@ -25,6 +25,7 @@ __all__ = ["SYNTHETIC", "draw_cacti", "generate_cacti", "synthetic_labels"]
 SYNTHETIC = "synthetic-cactus"
 """The `DataSpec.source` that stands for these images."""
 
+_MOST = 10_000_000
 _CHUNK = 32
 _LABELS, _PICTURES = 0, 1
 
@@ -35,7 +36,7 @@ def generate_cacti(count: int, seed: int = 2019) -> Dataset:
     Image i of a seed is the same whatever the count.
 
     Args:
-        count: How many images, at least 1.
+        count: How many images, 1 to 10,000,000.
         seed: Seed of everything random, 0 or greater.
 
     Returns:
@@ -44,8 +45,7 @@ def generate_cacti(count: int, seed: int = 2019) -> Dataset:
     Raises:
         DataError: The count or the seed is out of range.
     """
-    if count < 1 or seed < 0:
-        raise DataError(f"count >= 1 and seed >= 0 must hold, but got count={count}, seed={seed}")
+    _check(count, seed)
     return draw_cacti(np.arange(count), seed)
 
 
@@ -58,8 +58,17 @@ def draw_cacti(numbers: NDArray[np.intp], seed: int = 2019) -> Dataset:
 
     Returns:
         One image per number, otherwise as from `generate_cacti`.
+
+    Raises:
+        DataError: They do not fit into memory.
     """
-    images = np.empty((len(numbers), SIZE, SIZE, 3), np.uint8)
+    shape = (len(numbers), SIZE, SIZE, 3)
+    try:
+        images = np.empty(shape, np.uint8)
+    except MemoryError as error:
+        raise DataError(
+            f"{shape[0]:,} images take {np.prod(shape):,} bytes of memory, which are not there; take fewer"
+        ) from error
     for chunk in np.unique(numbers // _CHUNK):
         chosen = numbers // _CHUNK == chunk
         images[chosen] = _draw_chunk(seed, int(chunk))[numbers[chosen] % _CHUNK]
@@ -77,14 +86,25 @@ def synthetic_labels(count: int, seed: int = 2019) -> NDArray[np.int64]:
     """Labels of the first images of a seed: one 0, at a drawn place, in every four.
 
     Args:
-        count: How many, at least 1.
+        count: As for `generate_cacti`.
         seed: As for `generate_cacti`.
 
     Returns:
         0 or 1, int64 of shape (count,).
+
+    Raises:
+        DataError: The count or the seed is out of range.
     """
+    _check(count, seed)
     chunks = range(-(-count // _CHUNK))
     return np.concatenate([_chunk_labels(chunk, seed) for chunk in chunks])[:count]
+
+
+def _check(count: int, seed: int) -> None:
+    if not 1 <= count <= _MOST or seed < 0:
+        raise DataError(
+            f"count >= 1, count <= {_MOST:,} and seed >= 0 must hold, but got count={count}, seed={seed}"
+        )
 
 
 def _chunk_labels(chunk: int, seed: int) -> NDArray[np.int64]:
