@@ -23,6 +23,8 @@ _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 _LARGEST = 50_000_000
 _SMALLEST = 4
+_SCAN = b"\xff\xda"
+_MOST_SCANS = 100
 _RUN = 64
 _SMALL_FILE = 10_000
 
@@ -69,6 +71,8 @@ def decode_all(
     with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
         warnings.simplefilter("error", UserWarning)
         warnings.simplefilter("error", RuntimeWarning)
+        # The photograph is whole; only the list of the pictures behind it is not.
+        warnings.filterwarnings("ignore", "Image appears to be a malformed MPO file", UserWarning)
         results = [result for run in pool.map(decode_run, runs) for result in run]
     bad = tuple(result for result in results if isinstance(result, BadImage))
     kept = [place for place, result in enumerate(results) if not isinstance(result, BadImage)]
@@ -79,7 +83,10 @@ def decode_all(
 def decode_image(content: bytes) -> Image.Image:
     """Decodes one image file to 8-bit red, green and blue, upright as its EXIF orientation says.
 
-    The content alone counts, not the name's extension.
+    The content alone counts, not the name's extension. Of a JPEG that holds several pictures, as
+    phones write them (MPO), the first is the photograph; the others are previews and the like.
+
+    Simplification: colour profiles are not applied.
 
     Args:
         content: The file's bytes: BMP, GIF, JPEG, PNG, TIFF or WebP.
@@ -107,6 +114,7 @@ def decode_image(content: bytes) -> Image.Image:
 def _decode(content: bytes) -> Image.Image:
     with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
         _check(image)
+        _check_scans(image, content)
         image.load()
         upright = ImageOps.exif_transpose(image)
         if not upright.has_transparency_data:
@@ -114,7 +122,9 @@ def _decode(content: bytes) -> Image.Image:
         coloured = upright.convert("RGBA")
         least, _ = coloured.getchannel("A").getextrema()
         if least != 255:
-            raise UnusableImageError(f"must be opaque, but its alpha goes down to {least} of 255")
+            raise UnusableImageError(
+                f"must be opaque, but its alpha goes down to {least} of 255; lay it on a background"
+            )
         return coloured.convert("RGB")
 
 
@@ -126,13 +136,27 @@ def _check(image: ImageFile.ImageFile) -> None:
     if min(width, height) < _SMALLEST:
         raise UnusableImageError(f"sides must be at least {_SMALLEST} px, but it has {width} x {height}")
     if image.mode not in _MODES:
-        raise UnusableImageError(f"colours must be 8-bit RGB, grey or palette, but its mode is {image.mode}")
-    # Pillow reduces 16-bit colour to 8 bits in silence; only the raw mode of its tiles tells.
-    if any(";16" in str(tile[3]) for tile in image.tile):
-        raise UnusableImageError("colours must have 8 bits, but it has 16")
-    frames = getattr(image, "n_frames", 1)
-    if frames != 1:
-        raise UnusableImageError(f"must be a single picture, but it has {frames} frames")
+        raise UnusableImageError(
+            f"colours must be 8-bit RGB, grey or palette, but its mode is {image.mode}; convert it"
+        )
+    # Pillow reduces 16-bit colour to 8 bits in silence; only the raw mode of its tiles tells. In a BMP
+    # the same number counts the bits of all three colours.
+    if image.format != "BMP" and any(";16" in str(tile[3]) for tile in image.tile):
+        raise UnusableImageError("colours must have 8 bits, but it has 16; convert it")
+    # Their number is not asked for: Pillow walks through all of them to count, which may take hours.
+    if getattr(image, "is_animated", False) and image.format != "MPO":
+        raise UnusableImageError("must be a single picture, but it has several frames; save one of them")
+
+
+def _check_scans(image: ImageFile.ImageFile, content: bytes) -> None:
+    """Refuses a JPEG that goes over its pixels again and again; libtiff draws the same line.
+
+    A dozen bytes make a scan, and each scan costs as much time as the picture has pixels. Behind
+    the marks of scans the byte 255 is followed by 0, so that they can be counted.
+    """
+    scans = content.count(_SCAN) if image.format in ("JPEG", "MPO") else 0
+    if scans > _MOST_SCANS:
+        raise UnusableImageError(f"a JPEG must have at most {_MOST_SCANS} scans, but it has {scans:,}")
 
 
 def _are_small(ids: Sequence[str], read: Callable[[str], bytes]) -> bool:
