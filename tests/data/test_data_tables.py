@@ -53,15 +53,6 @@ def test_words_are_classes_in_the_order_of_the_alphabet(tmp_path: Path) -> None:
     assert table.ids[0] == "001"
 
 
-def test_a_million_rows(tmp_path: Path) -> None:
-    path = tmp_path / "train.csv"
-    path.write_text("id,label\n" + "".join(f"{row:07d}.jpg,{row % 3 % 2}\n" for row in range(1_000_000)))
-    table = read_label_table(path)
-    assert len(table.ids) == 1_000_000
-    assert table.labels.sum() == 333_333
-    assert table.ids[-1] == "0999999.jpg"
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -93,7 +84,11 @@ def test_a_million_rows(tmp_path: Path) -> None:
         pytest.param(
             "id,label\na,Yes\nb,no\nc,yes\n", "differ in more than case, but got 'Yes', 'yes'", id="case"
         ),
-        pytest.param("id,label\na,1\na,1\nb,0\n", "1 occur more often: a", id="the same id twice"),
+        pytest.param(
+            "id,label\na,1\na,1\nb,0\n",
+            "1 occur more often with the same label; remove the repeated rows: a",
+            id="the same id twice",
+        ),
         pytest.param("id,label\n,1\nb,0\n,1\n", "2 have none (row 2, 4)", id="no id"),
     ],
 )
@@ -113,7 +108,7 @@ def test_all_problems_at_once_and_ten_by_name(tmp_path: Path) -> None:
         read_label_table(path)
     first, *lines = str(caught.value).splitlines()
     assert first == f"{path}: 4 problems"
-    assert lines[0].strip() == "each id must occur once, but 1 occur more often: x"
+    assert lines[0].strip() == "each id must have one label, but 1 have several: x"
     assert lines[1].strip() == "each id must have a label, but 1 have none: x"
     ten = ", ".join(f"{row:02d}: '7'" for row in range(10))
     assert lines[2].endswith(f"but 12 are other numbers: {ten}, and 2 more")
@@ -121,7 +116,7 @@ def test_all_problems_at_once_and_ten_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [PLAIN.encode("utf-16"), b"id,label\n\xff\xfe,1\nb,0\n", b"id,label\na\x00b,1\n"]
+    "content", [PLAIN.encode("utf-16-le"), b"id,label\n\xff\xfe,1\nb,0\n", b"id,label\na\x00b,1\n"]
 )
 def test_other_encodings_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "train.csv"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from batchscope.data.problems import first_ten, tell_problems
+from batchscope.data.problems import first_ten, tell_problems, why_unreadable
 from batchscope.errors import DataError
 
 __all__ = ["LabelTable", "classes_of", "read_label_table"]
@@ -19,6 +21,8 @@ _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 _MISSING = ("", "nan", "na", "n/a", "null")
 _FIRST_ROW = 2
 _LONGEST_HEADER = 10_000
+_LARGEST_TABLE = 2**30
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +43,9 @@ class LabelTable:
 def read_label_table(path: Path) -> LabelTable:
     """Reads a table of labels.
 
-    The table is UTF-8 (a byte order mark is allowed), separated by commas, semicolons or tabs as
-    its header shows, and has two columns. The column named ``id`` in any case holds the ids; where
+    The table is UTF-8 (a byte order mark is allowed) or, as spreadsheets write it, UTF-16 with a
+    byte order mark. It is separated by commas, semicolons or tabs as its header shows, lines end
+    in any way, and it has two columns. The column named ``id`` in any case holds the ids; where
     there is none, the first one does. Labels are all 0 or 1, or all words.
 
     Args:
@@ -51,7 +56,7 @@ def read_label_table(path: Path) -> LabelTable:
     """
     table = _read(path)
     ids, words = table.iloc[:, 0].str.strip(), table.iloc[:, 1].str.strip()
-    problems = [*_id_problems(ids), *_label_problems(ids, words)]
+    problems = [*_id_problems(ids), *_repetitions(ids, words), *_label_problems(ids, words)]
     if len(table) == 0:
         problems = ["the table must have at least one row below its header"]
     if problems:
@@ -83,33 +88,53 @@ def classes_of(source: Path, words: list[str]) -> tuple[str, ...]:
 
 def _read(path: Path) -> pd.DataFrame:
     """Reads both columns as text, the ids first."""
+    text = _text(path)
     try:
-        separator, names = _header(path)
+        separator, names = _header(path, text)
         table = pd.read_csv(
-            path,
+            io.StringIO(text),
             sep=separator,
             header=0,
             dtype=str,
             keep_default_na=False,
-            encoding="utf-8-sig",
             skip_blank_lines=True,
         )
-    except UnicodeError as error:
-        raise DataError(f"{path}: the table must be UTF-8, but is not: {error}") from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error, ValueError) as error:
         raise DataError(f"{path}: the table cannot be read as CSV: {str(error).strip()}") from error
-    except OSError as error:
-        raise DataError(f"{path}: the table cannot be read: {error.strerror}") from error
     if not isinstance(table.index, pd.RangeIndex):
         raise DataError(f"{path}: rows must have two fields like the header, but have more")
     table = table.fillna("")
     return table.iloc[:, [1, 0]] if names[1].casefold() == "id" else table
 
 
-def _header(path: Path) -> tuple[str, list[str]]:
+def _text(path: Path) -> str:
+    try:
+        size = path.stat().st_size
+        if size > _LARGEST_TABLE:
+            raise DataError(f"{path}: a table must have at most {_LARGEST_TABLE:,} bytes, but has {size:,}")
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: the table {why_unreadable(error)}") from error
+    encoding = "utf-16" if content.startswith(_UTF_16) else "utf-8-sig"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content[: error.start].decode(encoding, "ignore").count("\n") + 1
+        raise DataError(
+            f"{path}: the table must be UTF-8, or UTF-16 with a byte order mark, but line {line:,} is not; "
+            "save it as CSV UTF-8"
+        ) from error
+    if (place := text.find("\0")) >= 0:
+        line = text.count("\n", 0, place) + 1
+        raise DataError(
+            f"{path}: the table must be text, but line {line:,} holds a NUL character; save it as CSV UTF-8"
+        )
+    return text
+
+
+def _header(path: Path, text: str) -> tuple[str, list[str]]:
     """The separator and the names of the two columns, from the first line."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        line = file.readline(_LONGEST_HEADER)
+    line = io.StringIO(text[:_LONGEST_HEADER], newline="").readline()
     found = [separator for separator in _SEPARATORS if separator in line]
     if len(found) != 1:
         wanted = ", ".join(_SEPARATORS.values())
@@ -133,9 +158,24 @@ def _id_problems(ids: pd.Series) -> list[str]:
     if (empty := int((ids == "").sum())) > 0:
         rows = (np.flatnonzero(ids == "") + _FIRST_ROW).astype(str).tolist()
         problems.append(f"each row must have an id, but {empty:,} have none (row {first_ten(rows)})")
-    twice = ids[(ids != "") & ids.duplicated()].unique().tolist()
-    if twice:
-        problems.append(f"each id must occur once, but {len(twice):,} occur more often: {first_ten(twice)}")
+    return problems
+
+
+def _repetitions(ids: pd.Series, words: pd.Series) -> list[str]:
+    """Ids that occur more than once: rows that only repeat others, and rows that contradict others."""
+    repeated = (ids != "") & ids.duplicated(keep=False)
+    kinds = words[repeated].groupby(ids[repeated], sort=False).nunique()
+    same, several = kinds.index[kinds == 1].tolist(), kinds.index[kinds > 1].tolist()
+    problems = []
+    if same:
+        problems.append(
+            f"each id must occur once, but {len(same):,} occur more often with the same label; remove the "
+            f"repeated rows: {first_ten(same)}"
+        )
+    if several:
+        problems.append(
+            f"each id must have one label, but {len(several):,} have several: {first_ten(several)}"
+        )
     return problems
 
 
@@ -143,7 +183,8 @@ def _label_problems(ids: pd.Series, words: pd.Series) -> list[str]:
     """Labels that are missing, or numbers other than 0 and 1, or words beside numbers."""
     missing = words.str.casefold().isin(_MISSING)
     binary = words.isin(("0", "1"))
-    number = pd.to_numeric(words, errors="coerce").notna() & ~missing
+    kinds = pd.Series(words.unique(), dtype=words.dtype)
+    number = words.isin(kinds[pd.to_numeric(kinds, errors="coerce").notna()]) & ~missing
     problems = []
     if missing.any():
         problems.append(f"each id must have a label, but {missing.sum():,} have none: {_some(ids, missing)}")
