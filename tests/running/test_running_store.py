@@ -21,7 +21,6 @@ from batchscope.running.store import (
     SampleImage,
     Store,
     TrialStatus,
-    sole_writer,
 )
 from run_samples import FIRST, SECOND, record
 
@@ -310,17 +309,3 @@ def test_damage_is_told_as_our_own_error(store: Store, path: Path):
         for read in (damaged.trials, damaged.sessions, lambda: damaged.history("mine")):
             with pytest.raises(RunFolderError, match=r"results\.sqlite: cannot be used"):
                 read()
-
-
-def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path: Path):
-    lock = tmp_path / "running.lock"
-    with (
-        sole_writer(lock),
-        pytest.raises(RunFolderError, match="must be run by one process at a time"),
-        sole_writer(lock),
-    ):
-        pass
-    with sole_writer(lock):
-        assert lock.exists()
-    with pytest.raises(RunFolderError, match="must be a file that can be written"), sole_writer(tmp_path):
-        pass

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from batchscope.errors import RunFolderError
 from batchscope.loading import difference, dump_study, parse_study, read_toml
-from batchscope.running.store import Store, sole_writer
+from batchscope.records import Trial
+from batchscope.running.lock import sole_writer
+from batchscope.running.store import Store
 from batchscope.spec import Study
 
 __all__ = ["RunFolder"]
@@ -60,6 +62,15 @@ class RunFolder:
     def report(self) -> Path:
         """Page, pictures and history, rebuilt from the database at any time."""
         return self.path / "report"
+
+    def checkpoint(self, trial: Trial) -> Path:
+        """State of a trial while it is unfinished."""
+        return self.checkpoints / f"{trial.name}.npz"
+
+    def forget(self, trial: Trial) -> None:
+        """Deletes the state of a finished trial; where the file system will not, it harms nothing."""
+        with suppress(OSError):
+            self.checkpoint(trial).unlink()
 
     @contextmanager
     def claim(self, study: Study) -> Iterator[Store]:

@@ -10,7 +10,7 @@ import json
 import math
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from batchscope.history import COLUMNS, check_history
 from batchscope.records import EpochRecord, Trial, TrialState
 from batchscope.running.entries import DataSummary, LastEpoch, SampleImage, TrialStatus
 
-__all__ = ["SCHEMA_VERSION", "DataSummary", "LastEpoch", "SampleImage", "Store", "TrialStatus", "sole_writer"]
+__all__ = ["SCHEMA_VERSION", "DataSummary", "LastEpoch", "SampleImage", "Store", "TrialStatus"]
 
 SCHEMA_VERSION = 1
 _APPLICATION_ID = 0x62736370  # "bscp": tells a batchscope database from any other
@@ -78,33 +78,6 @@ CREATE TABLE sample (
 PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 """
-
-
-@contextmanager
-def sole_writer(path: Path) -> Iterator[None]:
-    """Keeps every other process out while this one runs a study.
-
-    The system lets go of the lock when this process ends, however it ends.
-
-    Args:
-        path: A file for the lock alone, made where there is none.
-
-    Raises:
-        RunFolderError: Another process holds it, or it cannot be made.
-    """
-    try:
-        lock = sqlite3.connect(path, isolation_level=None, timeout=0)
-    except sqlite3.Error as error:
-        raise RunFolderError(f"{path}: must be a file that can be written: {error}") from error
-    with closing(lock):
-        try:
-            lock.execute("BEGIN EXCLUSIVE")
-        except sqlite3.Error as error:
-            raise RunFolderError(
-                f"{path.parent}: must be run by one process at a time, but another is at it ({error}); "
-                "wait until it ends, or give --out another folder"
-            ) from error
-        yield
 
 
 class Store:
