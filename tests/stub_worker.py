@@ -29,6 +29,7 @@ from batchscope.running.messages import (
     receive,
     send,
 )
+from batchscope.running.worker import leave_signals_to_the_run
 
 OUT, IN = sys.stdout.buffer, sys.stdin.buffer
 IMAGES = 48
@@ -36,21 +37,13 @@ IMAGES = 48
 
 def main() -> None:
     what, at = [*sys.argv[1:], ""][:2]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_signals_to_the_run()
     threads = os.environ["TF_NUM_INTRAOP_THREADS"]
     sys.stderr.write(f"{os.getpid()} {threads} {what}\n")
     sys.stderr.flush()
     set_up = receive(IN)
     assert isinstance(set_up, SetUp)
-    if what == "die at set-up" and at in ("", threads):
-        sys.exit(3)
-    if what == "refuse":
-        send(OUT, Fatal(WeightsError("weights must be somewhere, but are nowhere")))
-    if what == "talk at set-up":
-        OUT.write(b"a library greets\n")
-        OUT.flush()
-    if what in ("refuse", "talk at set-up", "never answer"):
-        time.sleep(600)
+    misbehave_at_set_up(what, at, threads, set_up.data)
     send(OUT, Ready({"keras": "stub"}))
     while isinstance(command := receive(IN), RunTrial | Measure):
         if isinstance(command, Measure):
@@ -59,9 +52,29 @@ def main() -> None:
         hit = at in ("", command.trial.name)
         if what == "die when done":
             wait_for(set_up.data / ("both are at work" if hit else "one is gone"))
+        if what == "be killed for good":
+            wait_for(set_up.data / ("both are at work" if hit else "three died"))
         send(OUT, carry_out(command, set_up, what if hit else "train"))
         if what == "die when done" and hit:
             os._exit(1)
+
+
+def misbehave_at_set_up(what: str, at: str, threads: str, data: Path) -> None:
+    if what == "die at set-up" and at in ("", threads):
+        sys.exit(3)
+    if what == "die at first set-ups":
+        (data / f"born-{os.getpid()}").touch()
+        if len(list(data.glob("born-*"))) <= int(at):
+            sys.exit(3)
+    if what == "be killed for good" and (data / "one was killed").exists():
+        sys.exit(3)
+    if what == "refuse":
+        send(OUT, Fatal(WeightsError("weights must be somewhere, but are nowhere")))
+    if what == "talk at set-up":
+        OUT.write(b"a library greets\n")
+        OUT.flush()
+    if what in ("refuse", "talk at set-up", "never answer"):
+        time.sleep(600)
 
 
 def measured(what: str, command: Measure, threads: int) -> Measured | Fatal:
@@ -87,6 +100,8 @@ def carry_out(command: RunTrial, set_up: SetUp, what: str) -> TrialEnded:
         receive(IN)
         if what == "diverge":
             break
+        if what == "be killed for good":
+            (set_up.data / "one was killed").touch()
         misbehave(what, command)
     return TrialEnded()
 
@@ -97,7 +112,7 @@ def wait_for(gate: Path) -> None:
 
 
 def misbehave(what: str, command: RunTrial) -> None:
-    if what == "be killed":
+    if what in ("be killed", "be killed for good"):
         os.kill(os.getpid(), signal.SIGKILL)
     elif what == "be cut off":
         whole = pickle.dumps(EpochDone(made_up(2, command.trial.batch_size, 0.5)))
@@ -108,6 +123,8 @@ def misbehave(what: str, command: RunTrial) -> None:
         OUT.write(b"hello\n")
         OUT.flush()
         time.sleep(600)
+    elif what == "train slowly":
+        time.sleep(0.05)
     elif what == "wait":
         sys.exit(receive(IN) is not None)
     elif what == "hang":

@@ -144,13 +144,50 @@ def test_what_is_no_whole_message_fails_the_trial_and_never_hangs(
     assert reason in last
 
 
-def test_a_worker_that_dies_at_set_up_ends_the_run_with_its_log(execution: Execution):
+def test_three_workers_that_die_at_set_up_in_a_row_end_the_run_with_the_last_ones_log(execution: Execution):
     with pytest.raises(TrainingError) as caught:
         execution.run("die at set-up")
+    last = execution.logs / "worker-3.log"
     lines = str(caught.value).splitlines()
-    assert lines[0] == f"a worker could not be set up; the end of {execution.logs / 'worker-1.log'}:"
+    assert lines[0] == f"3 workers in a row could not be set up; the end of {last}:"
     assert lines[1].endswith("die at set-up")
     assert lines[-1] == "the worker process ended with exit code 3"
+    assert execution.sink.notes[-1] == (
+        f"a worker is gone before it was at any trial (see {last}); "
+        "as were 3 in a row, so no other is started"
+    )
+    assert (execution.outcome, len(logged_pids(execution.logs))) == ([], 3)
+
+
+def test_two_workers_that_die_at_set_up_cost_no_trial(execution: Execution):
+    execution.run("die at first set-ups", "2")
+    assert execution.outcome == [("b8-r1", True), ("b16-r1", True)]
+    assert [note.endswith("another is started") for note in execution.sink.notes[:3]] == [True, True, False]
+    assert len(logged_pids(execution.logs)) == 3
+
+
+class Counting(Events):
+    """Lets the first trial begin once the second has a worker, and the second once three died at set-up."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def started(self, trial: Trial, *counts: float) -> None:
+        if trial == SECOND:
+            (self._folder / "both are at work").touch()
+
+    def note(self, text: str) -> None:
+        super().note(text)
+        if text.endswith("no other is started"):
+            (self._folder / "three died").touch()
+
+
+def test_where_no_worker_can_replace_one_that_died_the_others_go_on(execution: Execution):
+    execution.sink = Counting(execution.folder)
+    execution.run("be killed for good", "b8-r1", jobs=(FIRST, SECOND, THIRD), workers=2)
+    assert execution.outcome == [("b8-r1", False), ("b16-r1", True), ("b8-r2", True)]
+    assert len(logged_pids(execution.logs)) == 5
 
 
 def test_a_library_that_talks_into_the_pipe_at_set_up_ends_the_run(execution: Execution):
@@ -297,7 +334,7 @@ def test_what_a_worker_refuses_when_measured_is_raised_as_it_is(execution: Execu
         execution.run("fail when measured", "1", layouts=(ONE, TWO), pace="500,180")
 
 
-def test_a_worker_that_dies_while_another_layout_is_measured_costs_its_trial(
+def test_a_worker_that_dies_while_another_layout_is_measured_costs_no_trial(
     execution: Execution, monkeypatch: pytest.MonkeyPatch
 ):
     """The winner waits, and is killed before it has a trial."""
@@ -312,7 +349,8 @@ def test_a_worker_that_dies_while_another_layout_is_measured_costs_its_trial(
     monkeypatch.setattr(pool.Pool, "start", start_and_kill)
     execution.run("train", layouts=(ONE, TWO), pace="80,180")
     assert execution.sink.choices[0][0] == ONE
-    assert execution.outcome == [("b8-r1", False), ("b16-r1", True)]
+    assert execution.outcome == [("b8-r1", True), ("b16-r1", True)]
+    assert logged_threads(execution.logs) == [2, 1, 1, 2]
 
 
 def test_all_workers_end_when_the_run_is_killed(tmp_path: Path):
@@ -335,7 +373,7 @@ def test_all_workers_end_when_the_run_is_killed(tmp_path: Path):
         [sys.executable, "-c", code, str(tmp_path)],
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(STUB.parent)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(STUB.parent), *sys.path])},
     ) as process:
         assert process.stdout is not None
         assert {process.stdout.readline().strip() for _ in range(2)} == {"b8-r1", "b16-r1"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -56,6 +57,48 @@ def test_a_backend_that_is_not_there_is_refused_by_name(worker: Worker):
         "training needs one of the backends tensorflow, jax, torch, but KERAS_BACKEND is abacus, "
         "which is not installed; pip install 'batchscope[tensorflow]'"
     )
+
+
+def test_a_worker_that_cannot_be_set_up_for_another_reason_leaves_it_in_its_log():
+    code = (
+        "from batchscope.running import worker\n"
+        "def prepare(set_up):\n"
+        "    raise MemoryError('none is left')\n"
+        "worker._prepare = prepare\n"
+        "worker.main()\n"
+    )
+    whole = pickle.dumps(SetUp(small_study(), Path("nowhere"), Path("nowhere"), 0))
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        process.stdin.write(whole)
+        process.stdin.flush()  # and stays open: the worker ends by itself
+        code_at_end = process.wait(timeout=60)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert (code_at_end, process.stdout.read()) == (1, b"")
+        assert process.stderr.read().splitlines()[-1] == b"MemoryError: none is left"
+
+
+def test_a_worker_leaves_signals_to_the_run():
+    code = (
+        "import sys\n"
+        "from batchscope.running.worker import leave_signals_to_the_run\n"
+        "leave_signals_to_the_run()\n"
+        "print('ready', flush=True)\n"
+        "sys.stdin.read()\n"
+        "print('not disturbed')\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            process.send_signal(number)
+        out, _ = process.communicate(timeout=60)
+    assert (process.returncode, out) == (0, "not disturbed\n")
 
 
 class Trainer:

@@ -162,6 +162,21 @@ def test_features_are_deleted_when_no_trial_needs_them(tmp_path: Path, stub: Stu
 
 
 @pytest.mark.usefixtures("stub")
+def test_what_cannot_be_deleted_ends_no_run(tmp_path: Path):
+    place, study = RunFolder(tmp_path / "run"), small_study()
+    obstacles = [place.checkpoints / "b8-r1.npz", place.features / "r1-e1.npy"]
+
+    class Placing(Events):
+        def started(self, trial: Trial, *counts: float) -> None:
+            for obstacle in obstacles:
+                obstacle.mkdir(parents=True, exist_ok=True)  # a folder cannot be unlinked
+
+    statuses = run_study(study, place.path, Placing())
+    assert [status.state.value for status in statuses] == ["complete", "complete"]
+    assert obstacles[0].exists()
+
+
+@pytest.mark.usefixtures("stub")
 def test_workers_are_told_where_features_go_and_how_many_bytes_they_may_take(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from batchscope.records import Trial
@@ -32,7 +33,8 @@ class FeatureCleaner:
         for entry in list(self._folder.glob("r*-*")):
             owner = re.match(r"r(\d+)-", entry.name)
             if owner and int(owner[1]) not in needed:
-                entry.unlink(missing_ok=True)
+                with suppress(OSError):  # as in `delete_features`
+                    entry.unlink()
 
 
 def room_for_features(folder: Path, limit: int) -> int:

@@ -26,9 +26,15 @@ from batchscope.running.pool import Job, Pool, Worker
 
 __all__ = ["Job", "Sink", "execute"]
 
+_TRIES = 3
+"""Workers that may end one after the other, none of them set up, before no more are started."""
+
 
 class Sink(Protocol):
     """Takes what happens, in the order in which it happens."""
+
+    def note(self, text: str) -> None:
+        """Something worth telling that belongs to no trial."""
 
     def ready(self, facts: Mapping[str, str]) -> None:
         """A worker is set up."""
@@ -52,7 +58,9 @@ class Sink(Protocol):
 def execute(set_up: SetUp, jobs: Sequence[Job], sink: Sink, logs: Path, layouts: Sequence[Layout]) -> None:
     """Carries out jobs, each in one of the worker processes, until none is left.
 
-    A job that fails, or whose worker dies, is told to the sink and the others go on.
+    A job that fails, or whose worker dies, is told to the sink and the others go on. A worker that
+    dies without a job costs none; another is started in its place. Where `_TRIES` workers in a row
+    die before any is set up, no more are started, and those that are at work go on alone.
 
     Args:
         set_up: What the workers work on.
@@ -63,7 +71,8 @@ def execute(set_up: SetUp, jobs: Sequence[Job], sink: Sink, logs: Path, layouts:
             the fastest taken. No more workers are started than there are jobs.
 
     Raises:
-        BatchscopeError: A worker cannot be started or set up.
+        BatchscopeError: A worker cannot be started or refuses what it is set up with, or none of
+            those that are started in a row gets set up and none is left at work.
     """
     if not jobs:
         return
@@ -87,13 +96,17 @@ class _Execution:
         self._pool, self._sink, self._threads = pool, sink, layout.threads
         self._waiting = deque(jobs)
         self._active: set[Worker] = set()
+        self._stillborn: list[str] = []
 
     def carry_out(self, crew: Collection[Worker], *, are_ready: bool) -> None:
         """Hands out the jobs, and takes what the workers say until all are done."""
         self._active.update(crew)
         if are_ready:
             for worker in crew:
-                self._next_job(worker)
+                if worker.is_alive():
+                    self._next_job(worker)
+                else:
+                    self._bury(worker)
         while self._active:
             worker, message = self._pool.hear()
             if worker in self._active:  # others have nothing left to do, and how they end concerns no trial
@@ -106,6 +119,7 @@ class _Execution:
             case Fatal(error):
                 raise error
             case Ready(facts):
+                self._stillborn.clear()
                 self._sink.ready(facts)
                 self._next_job(worker)
             case TrialEnded(error):
@@ -120,11 +134,21 @@ class _Execution:
     def _bury(self, worker: Worker) -> None:
         """Tells of the trial that a worker died at, and puts another in its place."""
         self._active.remove(worker)
+        if worker.job is not None:
+            self._sink.ended(worker.trial, worker.obituary())
+        else:
+            self._stillborn.append(worker.obituary())
+        if not self._waiting:
+            return
+        again = len(self._stillborn) < _TRIES
         if worker.job is None:
-            raise TrainingError(f"a worker could not be set up; {worker.obituary()}")
-        self._sink.ended(worker.trial, worker.obituary())
-        if self._waiting:
+            what = "another is started" if again else f"as were {_TRIES} in a row, so no other is started"
+            self._sink.note(f"a worker is gone before it was at any trial (see {worker.log}); {what}")
+        if again:
             self._active.add(self._pool.start(self._threads))
+        elif not self._active:
+            count, last = len(self._stillborn), self._stillborn[-1]
+            raise TrainingError(f"{count} workers in a row could not be set up; {last}")
 
     def _next_job(self, worker: Worker) -> None:
         """Gives the worker its next job; where there is none left, it is not active any more."""

@@ -74,6 +74,10 @@ class Worker:
             raise TypeError("a worker without a job must not speak of a trial")
         return self.job.trial
 
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        return self.process.poll() is None
+
     def tell(self, message: Message) -> None:
         """Sends a message; a worker that is gone is noticed by its reader."""
         try:

@@ -40,6 +40,10 @@ class Recorder:
     reason: str
     said: set[str] = field(default_factory=set)
 
+    def note(self, text: str) -> None:
+        """Something worth telling that belongs to no trial."""
+        self.watcher.note(text)
+
     def ready(self, facts: Mapping[str, str]) -> None:
         """A worker is set up."""
         self.store.update_session(self.session, facts)
@@ -75,7 +79,7 @@ class Recorder:
         state = self._state(trial, error)
         self.store.set_state(trial, state, error)
         if state.is_finished():
-            (self.place.checkpoints / f"{trial.name}.npz").unlink(missing_ok=True)
+            self.place.forget(trial)
         self.cleaner.ended(trial)
         self.watcher.ended(trial, state, error)
 

@@ -41,7 +41,7 @@ from batchscope.running.messages import (
 if TYPE_CHECKING:
     from batchscope.training.trial import Trainer
 
-__all__ = ["main"]
+__all__ = ["leave_signals_to_the_run", "main"]
 
 _PROGRESS_SECONDS = 0.25
 _BACKENDS = ("tensorflow", "jax", "torch")
@@ -49,7 +49,7 @@ _BACKENDS = ("tensorflow", "jax", "torch")
 
 def main() -> None:
     """Serves the run that started this process until it closes the pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the run's business; it ends its workers
+    leave_signals_to_the_run()
     outbox = _take_over_stdout()
     inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(inbox,), daemon=True).start()
@@ -58,12 +58,12 @@ def main() -> None:
         raise TypeError(f"a worker must be set up first, but got {set_up!r}")
     try:
         trainer, facts = _prepare(set_up)
-    except BatchscopeError as error:
+    except BatchscopeError as error:  # any worker would refuse it
         send(outbox, Fatal(error))
         return
-    except Exception:  # noqa: BLE001  # whatever stops the set-up stops every trial
-        send(outbox, Fatal(TrainingError(f"a worker could not be set up:\n{traceback.format_exc()}")))
-        return
+    except Exception:  # noqa: BLE001  # memory may be short for this worker alone: the run decides by its log
+        traceback.print_exc()
+        os._exit(1)
     send(outbox, Ready(facts))
     while True:
         command = inbox.get()
@@ -71,6 +71,16 @@ def main() -> None:
             send(outbox, _run_trial(trainer, command, outbox, inbox.get))
         elif isinstance(command, Measure):
             send(outbox, _measure(trainer, command.seconds))
+
+
+def leave_signals_to_the_run() -> None:
+    """Ignores what a terminal or a service manager sends to the run and its workers alike.
+
+    The run ends its workers itself.
+    """
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def _take_over_stdout() -> BinaryIO:
