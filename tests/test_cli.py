@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tomllib
@@ -22,7 +21,7 @@ from batchscope.running import pool
 from batchscope.running.folder import RunFolder
 from batchscope.running.store import Store
 from batchscope.studies import study_text
-from run_samples import FIRST, SECOND, STUB, is_alive, logged_pids, logged_threads, record, small_study
+from run_samples import FIRST, SECOND, STUB, logged_threads, record, small_study
 
 NO_TRACE = "Traceback"
 
@@ -327,47 +326,3 @@ def test_the_summary_is_given_at_chosen_epochs(command: Command):
     assert sorted({row["epoch"] for row in found["summary"]}) == [5, 10, 20]
     assert found["metric"] == "val_loss"
     assert command("analyze", "published", "--epochs", "5;10").code == 2
-
-
-def test_ctrl_c_stops_with_what_was_trained_stored_and_leaves_no_process(tmp_path: Path):
-    code = (
-        "import signal, sys\n"
-        # A shell starts background jobs with SIGINT ignored, and the tests may be in one.
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from batchscope.running import pool\n"
-        f"pool._COMMAND = (sys.executable, {str(STUB)!r}, 'hang')\n"
-        "from batchscope.cli import main\n"
-        "main()\n"
-    )
-    with subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            code,
-            "run",
-            str(study_file(tmp_path)),
-            "--out",
-            str(tmp_path / "r"),
-            "--workers",
-            "2",
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        awaited = {"b8-r1", "b16-r1"}
-        while awaited:
-            name, *rest = process.stdout.readline().split()
-            awaited -= {name} if rest[:2] == ["epoch", "1"] else set()
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err == "Stopped. What was trained is stored; the same command goes on from there.\n"
-    with Store(tmp_path / "r" / "results.sqlite") as store:
-        assert [(status.state.value, status.epochs) for status in store.trials()] == [
-            ("running", 1),
-            ("running", 1),
-        ]
-    workers = logged_pids(tmp_path / "r" / "logs")
-    assert [is_alive(worker) for worker in workers] == [False, False]

@@ -115,8 +115,10 @@ def run(
 
     Raises:
         BatchscopeError: Nothing could be run.
+        KeyboardInterrupt: Passed on, with a note of what is stored and how to go on.
     """
     from batchscope.running.run import run_study
+    from batchscope.running.stopping import resumable
 
     shortcuts = {
         "data.source": None if data is None else str(data),
@@ -129,10 +131,11 @@ def run(
     resolved = resolve(study, [*given, *(changes or {}).items()])
     folder = Path("runs") / resolved.name if out is None else Path(out)
     options = RunOptions(workers, parse_size(cache_limit))
-    run_study(resolved, folder, watcher or Silent(), options)
     result = Run(folder)
-    if not result.history.empty:
-        result.write_report()
+    with resumable(folder):
+        run_study(resolved, folder, watcher or Silent(), options)
+        if not result.history.empty:
+            result.write_report()
     return result
 
 

@@ -1,12 +1,14 @@
 """The command line: each command parses, calls one thing and prints.
 
 Exit codes: 0 all went well; 1 a trial failed or diverged, the others are stored; 2 the command, the study
-or the data could not be accepted; 130 stopped by Ctrl-C.
+or the data could not be accepted; 128 and the number of the signal that stopped the run, as 130 for Ctrl-C
+and 143 for SIGTERM.
 """
 
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -98,33 +100,36 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
     """Run a study, or go on with one where it stopped."""
-    from batchscope.loading import parse_change
+    from batchscope.running.stopping import Stopped, stoppable
 
-    changes = dict(parse_change(text) for text in change or [])
-    if skip_bad_images:
-        changes["data.skip_bad_images"] = True
     try:
-        from batchscope import api
+        with stoppable():
+            from batchscope import api
+            from batchscope.loading import parse_change
 
-        result = api.run(
-            study,
-            data=data,
-            weights=weights,
-            out=out,
-            batch_sizes=None
-            if batch_sizes is None
-            else _whole_numbers("--batch-sizes", "batch_sizes", batch_sizes),
-            replicates=replicates,
-            limit=limit,
-            changes=changes,
-            workers=workers,
-            cache_limit=cache_limit,
-            watcher=_watcher(quiet),
-        )
-    except KeyboardInterrupt:
-        typer.echo("Stopped. What was trained is stored; the same command goes on from there.", err=True)
-        raise typer.Exit(130) from None
-    _conclude(result, quiet)
+            changes = dict(parse_change(text) for text in change or [])
+            if skip_bad_images:
+                changes["data.skip_bad_images"] = True
+            result = api.run(
+                study,
+                data=data,
+                weights=weights,
+                out=out,
+                batch_sizes=None
+                if batch_sizes is None
+                else _whole_numbers("--batch-sizes", "batch_sizes", batch_sizes),
+                replicates=replicates,
+                limit=limit,
+                changes=changes,
+                workers=workers,
+                cache_limit=cache_limit,
+                watcher=_watcher(quiet),
+            )
+            _conclude(result, quiet)
+    except Stopped as stop:
+        with suppress(OSError):  # the terminal may be gone
+            typer.echo(" ".join([f"Stopped by {stop}.", *getattr(stop, "__notes__", ())]), err=True)
+        raise typer.Exit(stop.exit_code) from None
 
 
 @app.command()

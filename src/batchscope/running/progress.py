@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Protocol, Self
 
 from rich.console import Console, Group
@@ -150,7 +151,8 @@ class LiveDisplay(Silent):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._live.stop()
+        with suppress(OSError):  # the terminal may be gone
+            self._live.stop()
 
     def note(self, text: str) -> None:
         """Printed above the display."""

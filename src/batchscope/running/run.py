@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,18 +56,46 @@ def run_study(
         if statuses and all(status.state.is_finished() for status in statuses):
             watcher.plan([status.trial for status in statuses], len(statuses), {})
         else:
-            session = store.start_session(now(), surroundings())
-            watcher.note(f"reading the images of {study.data.source}")
-            split = _prepare_data(study, place, store, watcher)
-            store.plan(plan_trials(study))
-            left = _examples_left(study, store, len(split.training))
-            trials = [status.trial for status in store.trials()]
-            watcher.plan(trials, len(trials) - len(left), left)
-            _Training(study, place, store, watcher, session).carry_out(left, options or RunOptions())
-            store.update_session(session, {}, ended=now())
-        if all(status.state.is_finished() for status in store.trials()):
-            delete_features(place.features)
-        return store.trials()
+            with _session(store) as session:
+                watcher.note(f"reading the images of {study.data.source}")
+                split = _prepare_data(study, place, store, watcher)
+                store.plan(plan_trials(study))
+                left = _examples_left(study, store, len(split.training))
+                trials = [status.trial for status in store.trials()]
+                watcher.plan(trials, len(trials) - len(left), left)
+                training = _Training(study, place, store, watcher, session)
+                training.carry_out(left, options or RunOptions())
+        statuses = store.trials()
+        _delete_what_is_done(place, statuses)
+        return statuses
+
+
+@contextmanager
+def _session(store: Store) -> Iterator[int]:
+    """Notes when a session ended and, where something put an end to it, what that was."""
+    session = store.start_session(now(), surroundings())
+    try:
+        yield session
+    except BaseException as error:
+        with suppress(RunFolderError):  # where nothing can be written any more, the error itself says so
+            store.update_session(session, {"stopped by": _cause(error)}, ended=now())
+        raise
+    store.update_session(session, {}, ended=now())
+
+
+def _cause(error: BaseException) -> str:
+    """First and last line of an error; between them may be the end of a log."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0] if len(lines) == 1 else f"{lines[0]} ... {lines[-1]}"
+
+
+def _delete_what_is_done(place: RunFolder, statuses: Sequence[TrialStatus]) -> None:
+    """Also what a session that was killed did not come to delete."""
+    for status in statuses:
+        if status.state.is_finished():
+            place.forget(status.trial)
+    if all(status.state.is_finished() for status in statuses):
+        delete_features(place.features)
 
 
 @dataclass(frozen=True)
@@ -99,7 +128,7 @@ class _Training:
 
     def _jobs(self) -> list[Job]:
         return [
-            Job(status.trial, self.place.checkpoints / f"{status.trial.name}.npz", status.epochs)
+            Job(status.trial, self.place.checkpoint(status.trial), status.epochs)
             for status in self.store.trials()
             if not status.state.is_finished()
         ]
