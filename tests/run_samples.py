@@ -109,14 +109,15 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def children() -> list[int]:
-    """Processes that this one started and that still run."""
+def children(parent: int | None = None) -> list[int]:
+    """Processes that this one, or another, started and that still run."""
+    parent = os.getpid() if parent is None else parent
     found = []
     for entry in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = entry.read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        if int(fields[1]) == os.getpid() and fields[0] != "Z":
+        if int(fields[1]) == parent and fields[0] != "Z":
             found.append(int(entry.parent.name))
     return sorted(found)
