@@ -163,13 +163,6 @@ def test_a_file_that_is_no_weights_file_is_refused(tmp_path: Path, name: str):
         load_into(backbone(), tmp_path / name)
 
 
-def test_a_keras_file_with_code_in_it_is_refused(tmp_path: Path):
-    inputs = keras.Input((8, 8, 3))
-    keras.Model(inputs, keras.layers.Lambda(lambda x: x)(inputs)).save(tmp_path / "m.keras")
-    with pytest.raises(WeightsError, match="safe mode"):
-        load_into(backbone(), tmp_path / "m.keras")
-
-
 def test_imagenet_weights_that_cannot_be_fetched_name_the_alternatives(monkeypatch: pytest.MonkeyPatch):
     def unreachable(*args: object, **kwargs: object) -> None:
         raise Exception("URL fetch failure on https://example.invalid")  # noqa: TRY002  # as Keras raises it

