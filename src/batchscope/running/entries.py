@@ -34,7 +34,7 @@ class LastEpoch:
         epoch: The last epoch that is stored.
         examples: Images presented up to there.
         seconds: Training time up to there.
-        finite: Whether its training loss is finite; where not, the trial has diverged.
+        finite: Whether its losses are finite; where not, the trial has diverged.
     """
 
     epoch: int

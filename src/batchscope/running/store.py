@@ -1,4 +1,4 @@
-"""The store: a run's results in SQLite. SQL stands here and nowhere else.
+"""The store: a run's results in SQLite. SQL stands here and in `schema` and nowhere else.
 
 One process writes. A record is committed before the next epoch starts, so whatever happens to the
 run, what was reported is there.
@@ -12,80 +12,27 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from batchscope.errors import RunFolderError
 from batchscope.history import COLUMNS, check_history
+from batchscope.masking import masked
 from batchscope.records import EpochRecord, Trial, TrialState
 from batchscope.running.entries import DataSummary, LastEpoch, SampleImage, TrialStatus
+from batchscope.running.schema import SCHEMA_VERSION, open_for_reading, open_for_writing, transaction
 
 __all__ = ["SCHEMA_VERSION", "DataSummary", "LastEpoch", "SampleImage", "Store", "TrialStatus"]
 
-SCHEMA_VERSION = 1
-_APPLICATION_ID = 0x62736370  # "bscp": tells a batchscope database from any other
-
-_SCHEMA = f"""
-CREATE TABLE fact (
-    name TEXT PRIMARY KEY,
-    value TEXT NOT NULL
-) STRICT;
-CREATE TABLE trial (
-    name TEXT PRIMARY KEY,
-    position INTEGER NOT NULL,
-    batch_size INTEGER NOT NULL,
-    replicate INTEGER NOT NULL,
-    state TEXT NOT NULL,
-    error TEXT,
-    UNIQUE (batch_size, replicate)
-) STRICT;
-CREATE TABLE epoch (
-    trial TEXT NOT NULL REFERENCES trial (name),
-    epoch INTEGER NOT NULL,
-    stage TEXT NOT NULL,
-    updates INTEGER NOT NULL,
-    examples INTEGER NOT NULL,
-    seconds REAL NOT NULL,
-    learning_rate REAL NOT NULL,
-    train_loss REAL,
-    train_accuracy REAL,
-    val_loss REAL,
-    val_accuracy REAL,
-    PRIMARY KEY (trial, epoch)
-) STRICT;
-CREATE TABLE probe (
-    trial TEXT NOT NULL,
-    epoch INTEGER NOT NULL,
-    name TEXT NOT NULL,
-    value REAL,
-    PRIMARY KEY (trial, epoch, name),
-    FOREIGN KEY (trial, epoch) REFERENCES epoch (trial, epoch) ON DELETE CASCADE
-) STRICT;
-CREATE TABLE session (
-    id INTEGER PRIMARY KEY,
-    started TEXT NOT NULL,
-    ended TEXT,
-    facts TEXT NOT NULL
-) STRICT;
-CREATE TABLE sample (
-    position INTEGER PRIMARY KEY,
-    id TEXT NOT NULL,
-    class TEXT NOT NULL,
-    png BLOB NOT NULL
-) STRICT;
-PRAGMA application_id = {_APPLICATION_ID};
-PRAGMA user_version = {SCHEMA_VERSION};
-"""
-
 
 class Store:
-    """A run's database.
+    """A run's database, of this version or an older one.
 
     Args:
         path: The file.
-        create: Make the database where there is none yet; otherwise it must be there.
+        create: Open it for a run to write: make it where there is none yet, and bring it up to date.
+            Otherwise it must be there, may lie where nothing can be written, and stays as it is.
 
     Raises:
         RunFolderError: The file is not there, is no batchscope database, or is of a newer version.
@@ -96,17 +43,9 @@ class Store:
             raise RunFolderError(f"{path.parent}: holds no run (there is no {path.name})")
         self._path = path
         with self._translated():
-            self._db = sqlite3.connect(path, isolation_level=None)
-        try:
-            with self._translated():
-                self._db.execute("PRAGMA foreign_keys = ON")
-                if create and self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
-                    self._db.execute("PRAGMA journal_mode = WAL")
-                    self._db.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
-                self._check_version()
-        except RunFolderError:
-            self.close()
-            raise
+            self._db = open_for_writing(path) if create else open_for_reading(path)
+        # Not before: an older database may have been brought up to date by rebuilding tables.
+        self._db.execute("PRAGMA foreign_keys = ON")
 
     def close(self) -> None:
         """Closes the database; nothing is left to write."""
@@ -129,20 +68,22 @@ class Store:
 
     def trials(self) -> list[TrialStatus]:
         """All trials in the order of the plan."""
-        rows = self._rows(
-            "SELECT batch_size, replicate, state, error, (SELECT count(*) FROM epoch WHERE trial = name) "
-            "FROM trial ORDER BY position"
-        )
-        return [
-            TrialStatus(Trial(batch_size, replicate), TrialState(state), epochs, error)
-            for batch_size, replicate, state, error, epochs in rows
-        ]
+        with self._translated():
+            rows = self._db.execute(
+                "SELECT batch_size, replicate, state, error, "
+                "(SELECT count(*) FROM epoch WHERE trial = name) FROM trial ORDER BY position"
+            )
+            return [
+                TrialStatus(Trial(batch_size, replicate), TrialState(state), epochs, error)
+                for batch_size, replicate, state, error, epochs in rows
+            ]
 
     def set_state(self, trial: Trial, state: TrialState, error: str | None = None) -> None:
-        """Moves a trial to a state."""
+        """Moves a trial to a state; secrets in the error are masked."""
+        told = None if error is None else masked(error)
         with self._writing():
             self._db.execute(
-                "UPDATE trial SET state = ?, error = ? WHERE name = ?", (state, error, trial.name)
+                "UPDATE trial SET state = ?, error = ? WHERE name = ?", (state, told, trial.name)
             )
 
     def add(self, trial: Trial, record: EpochRecord) -> None:
@@ -200,21 +141,23 @@ class Store:
 
     def last_epoch(self, trial: Trial) -> LastEpoch | None:
         """Where a trial's stored history ends; None where nothing is stored."""
-        rows = self._rows(
-            "SELECT epoch, examples, seconds, train_loss FROM epoch WHERE trial = ? "
-            "ORDER BY epoch DESC LIMIT 1",
-            (trial.name,),
-        )
-        if not rows:
+        with self._translated():
+            row = self._db.execute(
+                "SELECT epoch, examples, seconds, train_loss, val_loss FROM epoch WHERE trial = ? "
+                "ORDER BY epoch DESC LIMIT 1",
+                (trial.name,),
+            ).fetchone()
+        if row is None:
             return None
-        epoch, examples, seconds, loss = rows[0]
-        return LastEpoch(epoch, examples, seconds, loss is not None and math.isfinite(loss))
+        epoch, examples, seconds, *losses = row
+        finite = all(loss is not None and math.isfinite(loss) for loss in losses)
+        return LastEpoch(epoch, examples, seconds, finite)
 
     def start_session(self, started: str, facts: Mapping[str, str]) -> int:
-        """Notes that a process began to write, with what it knows of its surroundings."""
+        """Notes that a process began to write, with what it knows of its surroundings, secrets masked."""
         with self._writing():
             cursor = self._db.execute(
-                "INSERT INTO session (started, facts) VALUES (?, ?)", (started, json.dumps(dict(facts)))
+                "INSERT INTO session (started, facts) VALUES (?, ?)", (started, _encoded(facts))
             )
         return int(cursor.lastrowid or 0)
 
@@ -223,13 +166,14 @@ class Store:
         with self._writing():
             self._db.execute(
                 "UPDATE session SET facts = json_patch(facts, ?), ended = ? WHERE id = ?",
-                (json.dumps(dict(facts)), ended, session),
+                (_encoded(facts), ended, session),
             )
 
     def sessions(self) -> list[tuple[str, str | None, Mapping[str, str]]]:
         """Start, end and facts of all sessions, oldest first."""
-        rows = self._rows("SELECT started, ended, facts FROM session ORDER BY id")
-        return [(started, ended, json.loads(facts)) for started, ended, facts in rows]
+        with self._translated():
+            rows = self._db.execute("SELECT started, ended, facts FROM session ORDER BY id")
+            return [(started, ended, dict(json.loads(facts))) for started, ended, facts in rows]
 
     def keep_data(self, summary: DataSummary, samples: Sequence[SampleImage]) -> None:
         """Keeps what the page tells of the images, replacing what was there."""
@@ -241,56 +185,41 @@ class Store:
 
     def data(self) -> tuple[DataSummary, list[SampleImage]] | None:
         """What `keep_data` kept, or None."""
-        kept = self._rows("SELECT value FROM fact WHERE name = 'data'")
-        if not kept:
-            return None
-        raw = json.loads(kept[0][0])
-        summary = DataSummary(
-            source=raw["source"],
-            fingerprint=raw["fingerprint"],
-            classes=tuple(raw["classes"]),
-            training=tuple(raw["training"]),
-            validation=tuple(raw["validation"]),
-            skipped=tuple((str(name), str(reason)) for name, reason in raw["skipped"]),
-        )
-        rows = self._rows("SELECT id, class, png FROM sample ORDER BY position")
-        return summary, [SampleImage(*row) for row in rows]
+        with self._translated():
+            kept = self._db.execute("SELECT value FROM fact WHERE name = 'data'").fetchone()
+            if kept is None:
+                return None
+            raw = json.loads(kept[0])
+            summary = DataSummary(
+                source=raw["source"],
+                fingerprint=raw["fingerprint"],
+                classes=tuple(raw["classes"]),
+                training=tuple(raw["training"]),
+                validation=tuple(raw["validation"]),
+                skipped=tuple((str(name), str(reason)) for name, reason in raw["skipped"]),
+            )
+            rows = self._db.execute("SELECT id, class, png FROM sample ORDER BY position")
+            return summary, [SampleImage(*row) for row in rows]
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
+            with transaction(self._db):
                 yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:  # where there is no room, SQLite has rolled back already
-                    self._db.execute("ROLLBACK")
-                raise
         except sqlite3.Error as error:
             raise RunFolderError(
                 f"{self._path}: the record could not be written: {error}; what was stored before is safe, "
                 "the same command goes on from there once the cause is mended"
             ) from error
 
-    def _rows(self, query: str, values: tuple[str, ...] = ()) -> list[tuple[Any, ...]]:
-        with self._translated():
-            return self._db.execute(query, values).fetchall()
-
     @contextmanager
     def _translated(self) -> Iterator[None]:
+        """Tells in one error of what cannot be read, and of what can but is nothing that `Store` wrote."""
         try:
             yield
-        except (sqlite3.Error, pd.errors.DatabaseError) as error:
+        except (sqlite3.Error, pd.errors.DatabaseError, OSError, ValueError, KeyError, TypeError) as error:
             raise RunFolderError(f"{self._path}: cannot be used as a run's database: {error}") from error
 
-    def _check_version(self) -> None:
-        application = self._db.execute("PRAGMA application_id").fetchone()[0]
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if application != _APPLICATION_ID:
-            raise RunFolderError(f"{self._path}: must be a database that batchscope wrote, but is not")
-        if version > SCHEMA_VERSION:
-            raise RunFolderError(
-                f"{self._path}: has schema version {version}, but this batchscope knows up to "
-                f"{SCHEMA_VERSION}; install a newer batchscope"
-            )
+
+def _encoded(facts: Mapping[str, str]) -> str:
+    return json.dumps({name: masked(fact) for name, fact in facts.items()})

