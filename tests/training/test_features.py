@@ -189,7 +189,7 @@ def test_a_limit_on_the_size_of_files_is_told_likewise(
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path):
     (tmp_path / "cache").touch()
-    with pytest.raises(TrainingError, match=r"cache: ready features need .* --cache-limit"):
+    with pytest.raises(TrainingError, match=r"cache: ready features need .* --cache-limit 0 \(0 computes"):
         FeatureStore(tmp_path / "cache", 10**6).ready("all-training", "key", SHAPE, Asked())
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from backbones import SMALL_TAIL, small_study
@@ -94,18 +95,21 @@ def test_a_record_lost_after_its_checkpoint_is_given_again(
     assert without_time(after) == without_time(finished[1:])
 
 
-@pytest.mark.parametrize("state", ["gone", "older", "newer"])
+@pytest.mark.parametrize("state", ["gone", "older", "newer", "another study's"])
 def test_a_trial_whose_checkpoint_does_not_follow_what_is_stored_starts_anew(
     trainer: Trainer, finished: list[EpochRecord], tmp_path: Path, state: str
 ):
     path, trial = tmp_path / "c.npz", Trial(batch_size=8, replicate=1)
-    stored = {"gone": 3, "older": 3, "newer": 0}[state]
+    stored = {"gone": 3, "older": 3, "newer": 0, "another study's": 1}[state]
     run = trainer.run(trial, path)
     for _ in range(2 if state == "newer" else 1):
         next(run)
     if state == "gone":
         path.unlink()
-    assert next(trainer.run(trial, path, stored_epochs=stored)).epoch == 1
+    if state == "another study's":
+        saved = load_checkpoint(path)
+        assert saved is not None
+        save_checkpoint(replace(saved, study="another"), path)
     assert without_time([next(trainer.run(trial, path, stored_epochs=stored))]) == without_time(finished[:1])
 
 
@@ -120,8 +124,8 @@ def test_a_diverged_trial_ends_with_the_record_that_shows_it(tmp_path: Path):
     trainer = Trainer(small_study(stages=[wild]), tiny_data())
     path = tmp_path / "c.npz"
     records = list(trainer.run(Trial(batch_size=8, replicate=1), path))
-    assert not math.isfinite(records[-1].train_loss)
-    assert all(math.isfinite(record.train_loss) for record in records[:-1])
+    assert not math.isfinite(records[-1].train_loss + records[-1].val_loss)
+    assert all(math.isfinite(record.train_loss + record.val_loss) for record in records[:-1])
     assert records[-1].epoch < 8
     assert list(trainer.run(Trial(batch_size=8, replicate=1), path, stored_epochs=len(records))) == []
 
@@ -147,11 +151,11 @@ def test_checkpoints_are_whole_or_refused(tmp_path: Path):
     path = tmp_path / "c.npz"
     assert load_checkpoint(path) is None
     record = EpochRecord("one", 2, 4, 8, 1.5, 0.1, math.nan, 0.5, math.inf, 0.25, {"probe": 1.0})
-    state = Checkpoint("b8-r1", record, [np.arange(3.0)], [np.array(7), np.ones((2, 2), np.float32)])
+    state = Checkpoint("f00d", "b8-r1", record, [np.arange(3.0)], [np.array(7), np.ones((2, 2), np.float32)])
     save_checkpoint(state, path)
     loaded = load_checkpoint(path)
     assert loaded is not None
-    assert loaded.trial == "b8-r1"
+    assert (loaded.study, loaded.trial) == ("f00d", "b8-r1")
     assert math.isnan(loaded.record.train_loss)
     assert replace(loaded.record, train_loss=0.0) == replace(record, train_loss=0.0)
     for values, expected in ((loaded.weights, state.weights), (loaded.optimizer, state.optimizer)):
@@ -168,3 +172,15 @@ def test_a_pickle_is_not_a_checkpoint(tmp_path: Path):
         np.savez(file, meta=np.array([{"a": 1}], dtype=object))
     with pytest.raises(TrainingError, match="must be a checkpoint"):
         load_checkpoint(path)
+
+
+def test_memory_that_tensorflow_cannot_have_is_told_with_its_remedy(
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+):
+    def needs_128_tebibytes(*_: object) -> None:
+        keras.ops.zeros((2**15, 2**15, 2**15))
+
+    monkeypatch.setattr(trainer, "_train_epoch", needs_128_tebibytes)
+    with pytest.raises(TrainingError, match=r"at batch size 16 needs more memory .*--workers 1") as caught:
+        next(trainer.run(Trial(batch_size=16, replicate=1)))
+    assert type(caught.value.__cause__).__name__ == "ResourceExhaustedError"

@@ -28,12 +28,14 @@ class Checkpoint:
     again from here, so no epoch is trained twice for it.
 
     Attributes:
+        study: Digest of the study that the trial is of.
         trial: Name of the trial.
         record: The epoch's figures.
         weights: Values of the network's variables, seeds of random layers among them.
         optimizer: Values of the stage's optimizer's variables.
     """
 
+    study: str
     trial: str
     record: EpochRecord
     weights: Arrays
@@ -41,18 +43,40 @@ class Checkpoint:
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Writes a checkpoint, replacing an older one in one step."""
+    """Writes a checkpoint, replacing an older one in one step.
+
+    Raises:
+        TrainingError: There is no room, or no right to write; the older one is still there.
+    """
     arrays: dict[str, NDArray[np.generic]] = {}
     for group, values in (("weights", checkpoint.weights), ("optimizer", checkpoint.optimizer)):
         arrays.update({f"{group}/{index}": value for index, value in enumerate(values)})
-    meta = json.dumps({"trial": checkpoint.trial, "record": _record_to_json(checkpoint.record)})
+    told = {
+        "study": checkpoint.study,
+        "trial": checkpoint.trial,
+        "record": _record_to_json(checkpoint.record),
+    }
+    try:
+        _replace(path, {"meta": np.array(json.dumps(told)), **arrays})
+    except OSError as error:
+        raise TrainingError(
+            f"{path}: the trial's state must be kept here, but: {error.strerror or error}; make room or give "
+            "the right to write, then the same command goes on from the last epoch that was kept"
+        ) from error
+
+
+def _replace(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:
-        np.savez(file, meta=np.array(meta), **arrays)  # type: ignore[arg-type]  # names are no flags
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]  # names are no flags
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)  # what is cut short only takes up room
+        raise
 
 
 def load_checkpoint(path: Path) -> Checkpoint | None:
@@ -64,8 +88,9 @@ def load_checkpoint(path: Path) -> Checkpoint | None:
     try:
         # Opened here: where NumPy opens a file that is no archive, it leaves it open.
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            meta = json.loads(str(file["meta"]))
+            meta = dict(json.loads(str(file["meta"])))
             return Checkpoint(
+                study=meta.get("study", ""),  # one of an older version is of no known study
                 trial=meta["trial"],
                 record=EpochRecord(**meta["record"]),
                 weights=_group(file, "weights"),

@@ -30,6 +30,7 @@ __all__ = ["NOTHING_KEPT", "FeatureStore"]
 # Small, so that workers share the last of an array, too; whole parts of what a prefix takes at a time.
 _CHUNK_BYTES = 2**20
 _CHUNK_MULTIPLE = 32
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # A byte of the lock file beyond those of all chunks: held while the array's files are made.
 _CREATION = 2**40
 
@@ -73,19 +74,38 @@ class FeatureStore:
             TrainingError: There is no room, or no right to write.
         """
         stem = f"{name}-{hashlib.sha256(f'{key} {shape}'.encode()).hexdigest()[:16]}"
-        try:
+        with self._refusals(shape):
             self._folder.mkdir(parents=True, exist_ok=True)
             state = os.open(self._folder / f"{stem}.state", os.O_RDWR | os.O_CREAT, 0o644)
-            with contextlib.closing(os.fdopen(state, "rb+", buffering=0)):
+        with contextlib.closing(os.fdopen(state, "rb+", buffering=0)):
+            with self._refusals(shape):
                 array = self._writable(stem, state, shape)
-                for chunk in _chunks_to_do(state, _count(shape)):
-                    positions = np.arange(*_bounds(shape, chunk))
-                    array[positions] = compute(positions)
+            for chunk in self._chunks_to_do(state, shape):
+                positions = np.arange(*_bounds(shape, chunk))
+                array[positions] = compute(positions)
+        with self._refusals(shape):
             return _mapped(self._folder / f"{stem}.npy", "r")
+
+    def _chunks_to_do(self, state: int, shape: tuple[int, ...]) -> Iterator[int]:
+        with self._refusals(shape):
+            yield from _chunks_to_do(state, _count(shape))
+
+    @contextlib.contextmanager
+    def _refusals(self, shape: tuple[int, ...]) -> Iterator[None]:
+        """Translates what the file system refuses; what computing raises is no business of it."""
+        try:
+            yield
         except OSError as error:
+            if error.errno == errno.ENOMEM:
+                raise  # no matter of the disk
+            remedy = (
+                "make room, or give a smaller --cache-limit"
+                if error.errno in _NO_ROOM
+                else "let the folder be written, or give --cache-limit 0"
+            )
             raise TrainingError(
                 f"{self._folder}: ready features need {np.prod(shape) * 4 / 1e9:.1f} GB here, but: {error}; "
-                "make room, or give a smaller --cache-limit (0 computes them anew in every trial)"
+                f"{remedy} (0 computes them anew in every trial)"
             ) from error
 
     def _writable(self, stem: str, state: int, shape: tuple[int, ...]) -> Floats:
@@ -102,14 +122,31 @@ class FeatureStore:
         """An array on disk whose room is certain: writing to a mapped file on a full disk would crash."""
         partial = path.with_suffix(".partial")
         try:
-            np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
-            if hasattr(os, "posix_fallocate"):
-                with partial.open("rb+") as file:
-                    os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
+            made = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
+            with partial.open("rb+") as file:
+                _allocate(file.fileno(), made.offset, partial.stat().st_size)
         except OSError:
             partial.unlink(missing_ok=True)
             raise
         partial.replace(path)
+
+
+def _allocate(file: int, start: int, size: int) -> None:
+    """Gives every byte of a file from `start` to `size`, all of them 0, its place on the disk.
+
+    Simplified: a file system that writes elsewhere what is written again, as ZFS does, promises nothing.
+    """
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(file, 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                raise  # else this file system cannot
+        else:
+            return
+    while start < size:
+        start += os.pwrite(file, bytes(min(_CHUNK_BYTES, size - start)), start)
+    os.fsync(file)
 
 
 def _mapped(path: Path, mode: Literal["r", "r+"]) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from batchscope.training.features import NOTHING_KEPT, FeatureStore
 from batchscope.training.feeding import Examples, Feeding, make_feeding
 from batchscope.training.inputs import ImageFeed
 from batchscope.training.loops import Figures, OnStep
+from batchscope.training.memory import shortage_told
 from batchscope.training.network import Network, build_backbone, build_network
 from batchscope.training.probes import Evaluator, ProbePlan, probe_rows, recalibrate, run_probes
 from batchscope.training.recalibration import averages_kept, batchnorm_layers, use_moments
@@ -56,6 +58,7 @@ class Trainer:
         store: FeatureStore = NOTHING_KEPT,
     ) -> None:
         self._study, self._data = study, data
+        self._digest = hashlib.sha256(study.model_dump_json().encode()).hexdigest()
         feed = ImageFeed(data.images, data.labels, study.model)
         self._network = build_network(study.model, len(data.classes))
         self._variables = [*self._network.backbone.variables, *self._network.head.variables]
@@ -131,9 +134,18 @@ class Trainer:
 
         Yields:
             Records, in order of epochs. After one whose loss is not finite no more follow.
+
+        Raises:
+            TrainingError: The checkpoint cannot be read or written, or memory ran out.
         """
+        with shortage_told(f"training at batch size {trial.batch_size}"):
+            yield from self._records(trial, checkpoint, stored_epochs, on_batch)
+
+    def _records(
+        self, trial: Trial, checkpoint: Path | None, stored_epochs: int, on_batch: OnBatch | None
+    ) -> Iterator[EpochRecord]:
         saved = None if checkpoint is None else load_checkpoint(checkpoint)
-        if saved is not None and not _follows(saved, trial, stored_epochs):
+        if saved is not None and not (saved.study == self._digest and _follows(saved, trial, stored_epochs)):
             saved = None
         if saved is None:
             assign(self._variables, self._initial_weights(trial.replicate))
@@ -155,10 +167,10 @@ class Trainer:
             for epoch in range(last.epoch + 1, planned.last_epoch + 1):
                 last = self._train_epoch(planned, trial, epoch, last, on_batch)
                 if checkpoint is not None:
-                    state = Checkpoint(
-                        trial.name, last, values(self._variables), values(program.optimizer.variables)
+                    weights, optimizer = values(self._variables), values(program.optimizer.variables)
+                    save_checkpoint(
+                        Checkpoint(self._digest, trial.name, last, weights, optimizer), checkpoint
                     )
-                    save_checkpoint(state, checkpoint)
                 yield last
                 if not _finite(last):
                     return
@@ -336,4 +348,5 @@ def _follows(saved: Checkpoint, trial: Trial, stored_epochs: int) -> bool:
 
 
 def _finite(record: EpochRecord) -> bool:
-    return math.isfinite(record.train_loss)
+    """Whether training may go on; averages that BatchNorm once moved to infinity show in validation only."""
+    return math.isfinite(record.train_loss) and math.isfinite(record.val_loss)

@@ -1,0 +1,50 @@
+"""Too little memory, told with its remedy whichever library found it out."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from batchscope.errors import TrainingError
+
+__all__ = ["shortage_told"]
+
+# Python's and NumPy's, TensorFlow's, and PyTorch's; by name, since a backend need not be installed.
+_SHORTAGES = frozenset({"MemoryError", "ResourceExhaustedError", "OutOfMemoryError"})
+# How JAX, and PyTorch on a CPU, begin or word an error that is of a wider kind.
+_WORDS = ("RESOURCE_EXHAUSTED", "can't allocate memory")
+
+
+@contextmanager
+def shortage_told(what: str) -> Iterator[None]:
+    """Tells what to do where memory runs out; every other error passes as it is.
+
+    Simplified: a system that ends the process instead, as Linux may, leaves nobody to tell.
+
+    Args:
+        what: Names what is done, to begin a sentence.
+
+    Raises:
+        TrainingError: Python, NumPy or the backend could not have the memory that it asked for.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _is_shortage(error):
+            raise
+        raise TrainingError(
+            f"{what} needs more memory than this process may have ({_first_line(error)}); run fewer workers "
+            "at a time (--workers 1), give more memory, or take smaller batches; the same command tries again"
+        ) from error
+
+
+def _is_shortage(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & _SHORTAGES) or any(words in str(error) for words in _WORDS)
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
