@@ -14,7 +14,9 @@ HOSTILE = "</script><img src=x onerror=alert(1)><!-- \u2028'\"&lt;{{7*7}}\\"
 
 
 def sample(
-    classes: tuple[str, str] = ("other", "cactus"), ids: tuple[str, ...] = ("a.jpg", "b.jpg")
+    classes: tuple[str, str] = ("other", "cactus"),
+    ids: tuple[str, ...] = ("a.jpg", "b.jpg"),
+    skipped: tuple[str, str] = ("bad.jpg", "truncated"),
 ) -> DataSample:
     images = np.zeros((len(ids), 32, 32, 3), dtype=np.uint8)
     images[0, :16] = (200, 30, 40)
@@ -25,7 +27,7 @@ def sample(
         classes=classes,
         training_counts=(25, 75),
         validation_counts=(5, 15),
-        skipped=(("bad.jpg", "truncated"),),
+        skipped=(skipped,),
     )
 
 
@@ -46,6 +48,8 @@ def hostile(published: pd.DataFrame) -> PageContent:
     """Every text that comes from outside tries to become markup or script."""
     history = published.copy()
     history["stage"] = HOSTILE + history["stage"]
+    history["study"] = HOSTILE
+    history[f"probe_{HOSTILE}"] = 0.5
     history["trial"] = HOSTILE + history["batch_size"].astype(str) + "/" + history["replicate"].astype(str)
     analysis = analyze(history, Settings(resamples=100))
     sentence = Sentence("planted", HOSTILE)
@@ -56,6 +60,10 @@ def hostile(published: pd.DataFrame) -> PageContent:
         description=HOSTILE,
         study_toml=HOSTILE,
         provenance=Provenance(((HOSTILE, HOSTILE),), HOSTILE),
-        data=sample(classes=("<b>other</b>", HOSTILE), ids=("<img src=x onerror=alert(1)>", HOSTILE)),
+        data=sample(
+            classes=("<b>other</b>", HOSTILE),
+            ids=("<img src=x onerror=alert(1)>", HOSTILE),
+            skipped=(HOSTILE, HOSTILE),
+        ),
         notices=(HOSTILE,),
     )

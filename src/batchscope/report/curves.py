@@ -1,7 +1,7 @@
 """The history in the long form that charts draw, and what is left out of a drawing.
 
-One row per (trial, epoch, part). Figures that are not finite stay as NaN: they break a curve, and
-their trials are counted as diverged.
+One row per (trial, epoch, part). Figures of an epoch whose loss or accuracy is not finite are NaN,
+all of them, as in the analysis: they break a curve, and their trials are counted as diverged.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pandas as pd
 
 from batchscope.analysis.words import count
 from batchscope.errors import HistoryError
+from batchscope.history import METRICS
 
 __all__ = [
     "PARTS",
@@ -81,9 +82,12 @@ def curve_points(history: pd.DataFrame, measure: Measure) -> pd.DataFrame:
     Returns:
         Columns ``batch_size``, ``replicate`` (text, or the trial's name where a batch size has
         the same replicate twice), ``epoch``, ``part`` (``training`` or ``validation``) and
-        ``value`` (float64, infinite as NaN).
+        ``value`` (float64, NaN where any of the history's `METRICS` is not finite: an accuracy beside
+        a loss that is NaN means nothing).
     """
     label = _replicate_label(history)
+    figures = [name for name in METRICS if name in history.columns]
+    finite = np.isfinite(history[figures].to_numpy(dtype=np.float64)).all(axis=1)
     frames = [
         pd.DataFrame(
             {
@@ -91,7 +95,7 @@ def curve_points(history: pd.DataFrame, measure: Measure) -> pd.DataFrame:
                 "replicate": label,
                 "epoch": history["epoch"],
                 "part": part,
-                "value": history[column].where(np.isfinite(history[column])),
+                "value": history[column].where(finite),
             }
         )
         for part, column in _columns(history, measure).items()
