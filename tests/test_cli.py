@@ -202,7 +202,7 @@ def test_failed_and_diverged_trials_are_told_in_the_exit_code(
     assert (told.code, told.out) == (1, "")
     assert told.err.splitlines() == [
         "b8-r1 failed after 1 epoch",
-        "  the worker process was ended by SIGKILL",
+        "  the worker process was ended by SIGKILL, as where memory runs out (then give fewer --workers)",
     ]
     monkeypatch.setattr(pool, "_COMMAND", (sys.executable, str(STUB), "diverge", "b16-r1"))
     told = command("run", path, "--out", "d", "--quiet")

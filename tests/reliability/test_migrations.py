@@ -219,7 +219,10 @@ def test_a_kill_within_a_step_leaves_version_1(folder: Path, at: str):
     assert version(database) == 1
 
 
-def test_a_newer_folder_is_refused_with_both_versions(folder: Path, newer: Callable[..., None]):
+@pytest.mark.parametrize("key", ["", "tomorrow = 1\n"])
+def test_a_newer_folder_is_refused_with_both_versions(folder: Path, newer: Callable[..., None], key: str):
+    study = folder / "study.toml"
+    study.write_text(key + study.read_text(encoding="utf-8"), encoding="utf-8")
     newer(rename)
     with Store(folder / "results.sqlite", create=True):
         pass

@@ -65,7 +65,9 @@ def test_a_failed_trial_goes_on_next_time_from_what_is_stored(tmp_path: Path, st
     stub("be killed", "b8-r1")
     statuses = run_study(small_study(), tmp_path / "run", Events())
     assert states(tmp_path / "run") == [("b8-r1", "failed", 1), ("b16-r1", "complete", 2)]
-    assert str(statuses[0].error).endswith("the worker process was ended by SIGKILL")
+    assert str(statuses[0].error).endswith(
+        "the worker process was ended by SIGKILL, as where memory runs out (then give fewer --workers)"
+    )
     stub("train")
     again = Events()
     run_study(small_study(), tmp_path / "run", again)

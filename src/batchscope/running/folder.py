@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from batchscope.errors import RunFolderError
+from batchscope.errors import RunFolderError, StudyError
 from batchscope.loading import difference, dump_study, parse_study, read_toml
 from batchscope.records import Trial
 from batchscope.running.lock import sole_writer
@@ -114,7 +114,12 @@ class RunFolder:
             raise RunFolderError(
                 f"{self.path}: holds no run (its study.toml cannot be read: {reason})"
             ) from error
-        return parse_study(read_toml(text, str(self.study_file)), str(self.study_file))
+        try:
+            return parse_study(read_toml(text, str(self.study_file)), str(self.study_file))
+        except StudyError:
+            if self.database.exists():
+                Store(self.database).close()  # a newer folder is refused for its version, not for its keys
+            raise
 
     def _holds_results(self) -> bool:
         """Whether any epoch is stored; a run that was refused its images or weights has none."""

@@ -89,6 +89,10 @@ class Worker:
         """Why the process may have ended: the end of its log, and in the last line how it ended."""
         code = self.process.wait()
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        if (
+            -code in (signal.SIGKILL, signal.SIGABRT) and not self.fault
+        ):  # which is how systems and libraries do it
+            how += ", as where memory runs out (then give fewer --workers)"
         tail = self.log.read_text(encoding="utf-8", errors="replace")[-_LOG_TAIL:].strip()
         return f"the end of {self.log}:\n{tail or '(empty)'}\nthe worker process {how}{self.fault}"
 

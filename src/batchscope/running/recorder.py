@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from batchscope.masking import masked
 from batchscope.records import BatchProgress, EpochRecord, Trial, TrialState
 from batchscope.running.features import FeatureCleaner
 from batchscope.running.folder import RunFolder
@@ -76,6 +77,7 @@ class Recorder:
 
     def ended(self, trial: Trial, error: str | None) -> None:
         """A trial is over."""
+        error = None if error is None else masked(error)
         state = self._state(trial, error)
         self.store.set_state(trial, state, error)
         if state.is_finished():
