@@ -67,6 +67,7 @@ def test_all_problems_are_told_at_once_with_key_rule_and_value():
         ("replicates", 0, "greater than or equal to 1"),
         ("batch_sizes", [], "at least 1 item"),
         ("batch_sizes", [0], "greater than or equal to 1"),
+        ("batch_sizes", [10**9 + 1], "less than or equal to 1000000000"),
         ("name", "a/b", "match pattern"),
         ("last_batch", "skip", "'keep' or 'drop'"),
         ("data.validation_share", 1.0, "less than 1"),
@@ -83,6 +84,8 @@ def test_all_problems_are_told_at_once_with_key_rule_and_value():
         ("model.image_size", 8, "greater than or equal to 32"),
         ("stages.one.learning_rate", float("inf"), "finite number"),
         ("stages.one.learning_rate", 0.0, "greater than 0"),
+        ("stages.one.epochs", 10**9 + 1, "less than or equal to 1000000000"),
+        ("stages.one.updates", 2**63 - 1, "less than or equal to 1000000000"),
         ("stages.one.optimizer", "lion", "'rmsprop', 'adam' or 'sgd'"),
         ("stages.one.trainable", "tail", "{ from_layer = 100 }"),
         ("stages.one.trainable", {"from_layer": -1}, "greater than or equal to 0"),
@@ -148,9 +151,43 @@ def test_text_that_is_not_toml_is_refused_with_its_place():
 
 
 @pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("x = " + "[" * 3_000 + "]" * 3_000, "nest at most 20 deep"),
+        ("x = " + "{a = " * 3_000 + "1" + "}" * 3_000, "nest at most 20 deep"),
+        (".".join("a" * 3_000) + " = 1", "nest at most 20 deep"),
+        ("x = " + "[" * 20 + "1" + "]" * 20, "nest at most 20 deep"),
+        ("seed = 0x" + "f" * 5_000, "integers must fit into 64 bits"),
+        ("sizes = [9223372036854775808]", "integers must fit into 64 bits"),
+        ("seed = " + "9" * 5_000, "must be TOML: Exceeds the limit"),
+    ],
+)
+def test_text_that_no_study_could_hold_is_refused(text: str, rule: str):
+    with pytest.raises(StudyError, match=f"mine: 1 problem\n  the file: .*{rule}"):
+        read_toml(f"{text}\n{MINIMAL}", "mine")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "rule"),
+    [
+        (".".join("a" * 3_000), 1, "nest at most 20 deep"),
+        ("stages.one.x", {"a": [[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]}, "nest at most 20 deep"),
+        pytest.param("seed", 16**5_000, "integers must fit into 64 bits", id="digits without end"),
+        ("batch_sizes", [8, -(2**63) - 1], "integers must fit into 64 bits"),
+    ],
+)
+def test_changes_that_no_study_could_hold_are_refused(key: str, value: object, rule: str):
+    with pytest.raises(StudyError, match=rule) as caught:
+        apply_changes(read_toml(MINIMAL, "mine"), [(key, value)])
+    assert caught.value.problems[0].key == key
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("seed=3", ("seed", 3)),
+        ("name=" + "[" * 3_000, ("name", "[" * 3_000)),
+        ("name=" + "9" * 5_000, ("name", "9" * 5_000)),
         ("stages.one.learning_rate=1e-3", ("stages.one.learning_rate", 1e-3)),
         ("batch_sizes=[1, 2]", ("batch_sizes", [1, 2])),
         ("model.weights=none", ("model.weights", "none")),
@@ -221,6 +258,26 @@ def test_relative_paths_are_taken_from_the_files_folder(tmp_path: Path):
     study = load_study(str(file))
     assert study.data.source == str(tmp_path / "images")
     assert study.model.weights == str(tmp_path / "w.h5")
+
+
+def test_an_empty_path_is_not_taken_for_the_files_folder(tmp_path: Path):
+    file = tmp_path / "mine.toml"
+    file.write_text(MINIMAL + '[data]\nsource = ""\n', encoding="utf-8")
+    with pytest.raises(StudyError, match=r"data\.source: must have at least 1 character"):
+        load_study(str(file))
+
+
+@pytest.mark.parametrize(("table", "key"), [("data", "source"), ("model", "weights")])
+def test_the_home_of_nobody_is_refused_by_key(tmp_path: Path, table: str, key: str):
+    file = tmp_path / "mine.toml"
+    file.write_text(f'{MINIMAL}[{table}]\n{key} = "~no-such-user/w.h5"\n', encoding="utf-8")
+    with pytest.raises(StudyError, match=f"{table}.{key}: '~' must stand for a known home folder"):
+        load_study(str(file))
+
+
+def test_a_name_that_no_file_can_have_is_refused():
+    with pytest.raises(StudyError, match="readable file: embedded null byte"):
+        study_text("a\0b")
 
 
 def test_an_unknown_study_names_the_built_in_ones():

@@ -16,7 +16,7 @@ from batchscope.running.options import RunOptions, parse_size
 from batchscope.running.progress import Silent, Watcher
 from batchscope.running.store import Store, TrialStatus
 from batchscope.spec import Study
-from batchscope.studies import load_study
+from batchscope.studies import expanded, load_study
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -174,12 +174,12 @@ def _with_absolute_paths(study: Study) -> Study:
     """The study as it means the same from any working directory, and when its frozen file is run."""
     changes: list[tuple[str, Any]] = []
     if study.data.source is not None and study.data.source != "synthetic-cactus":
-        changes.append(("data.source", _absolute(study.data.source)))
+        changes.append(("data.source", _absolute(study.data.source, study.name, "data.source")))
     if study.model.weights not in ("imagenet", "none") and not study.model.weights.startswith("pypi:"):
-        changes.append(("model.weights", _absolute(study.model.weights)))
+        changes.append(("model.weights", _absolute(study.model.weights, study.name, "model.weights")))
     raw = study.model_dump(mode="json", exclude_none=True)
     return parse_study(apply_changes(raw, changes), study.name)
 
 
-def _absolute(path: str) -> str:
-    return os.path.abspath(Path(path).expanduser())  # noqa: PTH100  # resolves .. without following links
+def _absolute(path: str, study: str, key: str) -> str:
+    return os.path.abspath(expanded(path, study, key))  # noqa: PTH100  # resolves .. without following links

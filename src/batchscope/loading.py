@@ -19,6 +19,9 @@ from batchscope.spec import Augmentation, DataSpec, FromLayer, ModelSpec, Stage,
 __all__ = ["apply_changes", "difference", "dump_study", "parse_change", "parse_study", "read_toml"]
 
 _BUDGETS = frozenset({"epochs", "updates"})
+# A study needs four levels; what reads, copies and shows it calls itself at each.
+_DEEPEST = 20
+_NESTING = f"tables and lists must nest at most {_DEEPEST} deep"
 _TABLES: Mapping[str, type[BaseModel]] = {
     "": Study,
     "data": DataSpec,
@@ -33,12 +36,18 @@ def read_toml(text: str, source: str) -> dict[str, Any]:
     """Parses TOML.
 
     Raises:
-        StudyError: The text is not TOML; tells line and column.
+        StudyError: The text is not TOML, and tells line and column; or it nests too deeply, or holds
+            an integer beyond 64 bits, to which TOML limits them.
     """
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        raw = tomllib.loads(text)
+    except RecursionError as error:
+        raise StudyError(source, [Problem("", _NESTING)]) from error
+    except ValueError as error:  # too many digits are none of TOML's errors
         raise StudyError(source, [Problem("", f"must be TOML: {error}")]) from error
+    if (rule := _excess(raw)) is not None:
+        raise StudyError(source, [Problem("", rule)])
+    return raw
 
 
 def parse_study(raw: Mapping[str, Any], source: str) -> Study:
@@ -68,7 +77,7 @@ def parse_change(text: str) -> tuple[str, Any]:
         raise StudyError("--set", [Problem(repr(text), "must have the form KEY=VALUE")])
     try:
         parsed = tomllib.loads(f"value = {value}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return key.strip(), value
     return key.strip(), parsed["value"] if parsed.keys() == {"value"} else value
 
@@ -85,7 +94,8 @@ def apply_changes(
         source: Names the origin of the changes in error messages.
 
     Raises:
-        StudyError: A key leads through something that is not a table, or names no stage.
+        StudyError: A key leads through something that is not a table, or names no stage; a key or
+            value nests too deeply, or a value holds an integer beyond 64 bits.
     """
     result: dict[str, Any] = _copy(raw)
     problems: list[Problem] = []
@@ -122,8 +132,23 @@ def _copy(value: Any) -> Any:
     return value
 
 
+def _excess(value: Any, levels: int = _DEEPEST) -> str | None:
+    """The rule on nesting or on integers that a value breaks."""
+    if levels < 0:
+        return _NESTING
+    if isinstance(value, int):
+        return None if -(2**63) <= value < 2**63 else "integers must fit into 64 bits"
+    if not isinstance(value, Mapping | list):
+        return None
+    items = value.values() if isinstance(value, Mapping) else value
+    return next((rule for item in items if (rule := _excess(item, levels - 1)) is not None), None)
+
+
 def _set(table: dict[str, Any], dotted: str, value: Any) -> Problem | None:
     *path, last = dotted.split(".")
+    rule = _excess(value, _DEEPEST - len(path))
+    if rule is not None:
+        return Problem(dotted, rule)
     here: Any = table
     for depth, part in enumerate(path):
         if isinstance(here, list):

@@ -24,7 +24,9 @@ __all__ = [
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-BatchSize = Annotated[int, Field(ge=1)]
+# Sums and products of counts then fit into the 64 bits of the store and of arrays.
+_MOST = 1_000_000_000
+Count = Annotated[int, Field(ge=1, le=_MOST)]
 
 WEIGHTS_FILE = (".h5", ".keras")
 _PYPI = re.compile(r"pypi:[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.!+_-]*/.+")
@@ -171,8 +173,8 @@ class Stage(_Strict):
     trainable: Literal["head", "all"] | FromLayer
     optimizer: Literal["rmsprop", "adam", "sgd"] = "rmsprop"
     learning_rate: Annotated[float, Field(gt=0)]
-    epochs: Annotated[int, Field(ge=1)] | None = None
-    updates: Annotated[int, Field(ge=1)] | None = None
+    epochs: Count | None = None
+    updates: Count | None = None
     augmentation: Augmentation | None = None
     batchnorm: Literal["inference", "batch"] = "inference"
     batchnorm_momentum: Fraction | None = None
@@ -215,7 +217,7 @@ class Study(_Strict):
 
     name: Name
     description: str = ""
-    batch_sizes: Annotated[list[BatchSize], Field(min_length=1)]
+    batch_sizes: Annotated[list[Count], Field(min_length=1)]
     replicates: Annotated[int, Field(ge=1, le=100_000)]
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     last_batch: Literal["keep", "drop"] = "keep"

