@@ -62,10 +62,28 @@ def test_a_history_without_any_metric_or_row_is_refused():
     ("columns", "message"),
     [
         ({"val_accuracy": [0.1, "high", 0.3]}, "column val_accuracy must hold numbers, but row 2 has 'high'"),
-        ({"epoch": [1, 2.5, 1]}, r"column epoch must hold whole numbers from 1 up, but row 2 has .*2\.5"),
-        ({"batch_size": [0, 16, 16]}, "column batch_size must hold whole numbers from 1 up, but row 1"),
-        ({"replicate": [1, math.nan, 1]}, "column replicate must hold whole numbers from 1 up, but row 2"),
-        ({"updates": [-1, 2, 3]}, "column updates must hold whole numbers from 0 up, but row 1"),
+        ({"epoch": [1, 2.5, 1]}, r"column epoch must hold whole numbers from 1 up .*, but row 2 has .*2\.5"),
+        ({"batch_size": [0, 16, 16]}, r"column batch_size must hold whole numbers from 1 up .*, but row 1"),
+        (
+            {"replicate": [1, math.nan, 1]},
+            r"column replicate must hold whole numbers from 1 up .*, but row 2",
+        ),
+        ({"updates": [-1, 2, 3]}, r"column updates must hold whole numbers from 0 up .*, but row 1"),
+        ({"updates": [1, 2**53 + 2, 3]}, r"from 0 up \(to 9,007,199,254,740,992\), but row 2"),
+        ({"updates": [1, 10**400, 3]}, "column updates must hold numbers, but row 2"),
+        ({"epoch": np.array([2, 2**64 - 1, 1], np.uint64)}, "column epoch must hold whole numbers"),
+        (
+            {"val_accuracy": [0.1, [0.2], 0.3]},
+            r"column val_accuracy must hold numbers, but row 2 has \[0.2\]",
+        ),
+        ({"val_accuracy": pd.to_datetime([1, 2, 3])}, "column val_accuracy must hold numbers, but row 1"),
+        ({"seconds": [1j, 2, 3]}, "column seconds must hold numbers, but row 1"),
+        ({"stage": ["head", None, "tail"]}, "column stage must hold a name in every row, but row 2 has none"),
+        ({"study": ["", "a", "a"]}, "column study must hold a name in every row, but row 1 has none"),
+        (
+            {"trial": pd.Series(["a", "b", "\ud800"], dtype=object)},
+            "column trial must hold text that UTF-8 can write",
+        ),
     ],
 )
 def test_values_of_the_wrong_kind_are_refused_by_row(columns: dict[str, object], message: str):
@@ -85,6 +103,50 @@ def test_figures_survive_a_file_exactly(tmp_path: Path, suffix: str):
     path = tmp_path / f"history{suffix}"
     path.write_bytes(encode_history(history, suffix))
     pd.testing.assert_frame_equal(read_history(path), history, check_exact=True)
+
+
+@pytest.mark.parametrize("kind", ["Int64", "Float64", "category", "object"])
+def test_numbers_of_any_type_are_read_with_their_gaps(kind: str):
+    losses = pd.Series([1, None, 3]).astype(kind)
+    assert check_history(table(train_loss=losses))["train_loss"].to_list() == [
+        3,
+        pytest.approx(math.nan, nan_ok=True),
+        1,
+    ]
+
+
+def test_a_column_that_stands_there_twice_is_refused():
+    twice = pd.concat([table(), table()[["epoch"]]], axis=1)
+    with pytest.raises(HistoryError, match="each column must stand there once, but not so epoch"):
+        check_history(twice)
+
+
+def test_names_are_read_from_a_file_as_they_stand_there(tmp_path: Path):
+    history = check_history(table(study="NA", stage=["null", "007", "1e3"], host=["a", None, "b"]))
+    for suffix in (".csv", ".parquet"):
+        path = tmp_path / f"history{suffix}"
+        path.write_bytes(encode_history(history, suffix))
+        again = read_history(path)
+        assert again[["study", "stage", "host"]].to_numpy().tolist() == [
+            ["NA", "1e3", "b"],
+            ["NA", "007", ""],
+            ["NA", "null", "a"],
+        ]
+
+
+def test_rows_longer_than_the_header_are_refused(tmp_path: Path):
+    path = tmp_path / "history.csv"
+    path.write_text("batch_size,replicate,epoch,val_loss\n16,1,1,0.5,\n16,1,2,0.4,\n")
+    with pytest.raises(HistoryError, match="rows must have as many fields as the header"):
+        read_history(path)
+
+
+@pytest.mark.parametrize("name", ["history.csv", "history.parquet"])
+def test_a_file_of_anything_else_is_refused_by_name(tmp_path: Path, name: str):
+    path = tmp_path / name
+    path.write_bytes(b"PAR1\0\xff" * 9)
+    with pytest.raises(HistoryError, match=f"{name}: cannot be read as a history: ."):
+        read_history(path)
 
 
 def test_other_files_are_refused(tmp_path: Path):

@@ -7,6 +7,8 @@ own: CSV, Parquet, the database and the DataFrame have the same columns.
 from __future__ import annotations
 
 import io
+import reprlib
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +45,10 @@ COLUMNS = (
     *METRICS,
 )
 SUFFIXES = (".csv", ".parquet")
+# What stands in a CSV file for a figure that is not there; pandas' own list but for words of its makers.
+_NO_FIGURE = ("", "NaN", "nan", "-NaN", "-nan", "NA", "<NA>", "N/A", "n/a", "#N/A", "None", "NULL", "null")
+# Beyond it neighbouring integers are one and the same number to float64, as which counts are computed.
+_LARGEST = 2**53
 
 
 def check_history(table: pd.DataFrame, source: str = "the history") -> pd.DataFrame:
@@ -58,9 +64,13 @@ def check_history(table: pd.DataFrame, source: str = "the history") -> pd.DataFr
         Further columns are numbers (probes) or text. Optional columns that were missing stay missing.
 
     Raises:
-        HistoryError: A required column is missing, a value is not of its column's kind, or a
-            (trial, epoch) stands there twice.
+        HistoryError: A required column is missing, a column or a (trial, epoch) stands there twice,
+            or a value is not of its column's kind.
     """
+    table = table.set_axis([str(name) for name in table.columns], axis=1)
+    if not table.columns.is_unique:
+        repeated = table.columns[table.columns.duplicated()].unique()
+        raise HistoryError(f"{source}: each column must stand there once, but not so {_listed(repeated)}")
     missing = [name for name in REQUIRED if name not in table.columns]
     if missing:
         raise HistoryError(
@@ -78,7 +88,7 @@ def check_history(table: pd.DataFrame, source: str = "the history") -> pd.DataFr
     extra = [name for name in table.columns if name not in COLUMNS]
     result = table[known + extra].copy()
     for name in result.columns:
-        result[name] = _as_kind(result[name], str(name), source)
+        result[name] = _as_kind(result[name], name, source)
     keys = [key for key in ("study", *_trial_keys(result), "epoch") if key in result.columns]
     twice = result.duplicated(keys)
     if twice.any():
@@ -116,9 +126,12 @@ def read_history(path: Path) -> pd.DataFrame:
     if path.suffix not in SUFFIXES:
         raise HistoryError(f"{path}: a history must end in .csv or .parquet")
     try:
-        table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise HistoryError(f"{path}: cannot be read as a history: {error}") from error
+        table = _read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+    except Exception as error:  # pandas and Arrow raise many kinds of error on malformed bytes
+        reason = str(error) or type(error).__name__
+        raise HistoryError(f"{path}: cannot be read as a history: {reason}") from error
+    if path.suffix == ".csv" and not isinstance(table.index, pd.RangeIndex):
+        raise HistoryError(f"{path}: rows must have as many fields as the header, but have more")
     return check_history(table, str(path))
 
 
@@ -133,6 +146,18 @@ def encode_history(history: pd.DataFrame, suffix: str) -> bytes:
     raise HistoryError(f"a history must be written as {' or '.join(SUFFIXES)}, but got {suffix!r}")
 
 
+def _read_csv(path: Path) -> pd.DataFrame:
+    """Reads names as they stand there, since a stage may be called NA or 007, and the rest as pandas does."""
+    figures = [name for name in pd.read_csv(path, nrows=0).columns if name not in _WORDS]
+    return pd.read_csv(
+        path,
+        dtype=dict.fromkeys(_WORDS, str),
+        keep_default_na=False,
+        na_values=dict.fromkeys(figures, _NO_FIGURE),
+        low_memory=False,
+    )
+
+
 def _trial_keys(table: pd.DataFrame) -> list[str]:
     """What identifies a trial: its name where it has one.
 
@@ -144,27 +169,62 @@ def _trial_keys(table: pd.DataFrame) -> list[str]:
 
 def _as_kind(column: pd.Series, name: str, source: str) -> pd.Series:
     if name in _WORDS:
-        return column.astype(str)
-    numbers = pd.to_numeric(column, errors="coerce")
+        return _words(column, name, source)
+    numbers = _numbers(column)
     bad = numbers.isna() & column.notna()
     if bad.any() and name not in COLUMNS:
-        return column.astype(str)  # somebody's own remark, such as a host's name
+        return _texts(column, name, source)  # somebody's own remark, such as a host's name
     if bad.any():
         raise HistoryError(
             f"{source}: column {name} must hold numbers, but row {int(bad.to_numpy().argmax()) + 1} "
-            f"has {column[bad].iloc[0]!r}"
+            f"has {reprlib.repr(column[bad].iloc[0])}"
         )
     if name not in _INTEGERS:
-        return numbers.astype(np.float64)
-    values = numbers.to_numpy(dtype=np.float64)
-    wrong = ~(np.isfinite(values) & (values == np.floor(values)) & (values >= (1 if name in REQUIRED else 0)))
+        return numbers
+    values = numbers.to_numpy()
+    least = 1 if name in REQUIRED else 0
+    wrong = ~((values == np.floor(values)) & (values >= least) & (values <= _LARGEST))
     if wrong.any():
-        least = "1" if name in REQUIRED else "0"
         raise HistoryError(
-            f"{source}: column {name} must hold whole numbers from {least} up, "
-            f"but row {int(wrong.argmax()) + 1} has {column.iloc[int(wrong.argmax())]!r}"
+            f"{source}: column {name} must hold whole numbers from {least} up (to {_LARGEST:,}), "
+            f"but row {int(wrong.argmax()) + 1} has {reprlib.repr(column.iloc[int(wrong.argmax())])}"
         )
     return numbers.astype(np.int64)
+
+
+def _words(column: pd.Series, name: str, source: str) -> pd.Series:
+    words = _texts(column, name, source)
+    if (words == "").any():
+        raise HistoryError(
+            f"{source}: column {name} must hold a name in every row, but row "
+            f"{int((words == '').to_numpy().argmax()) + 1} has none; fill it in or leave the column out"
+        )
+    return words
+
+
+def _texts(column: pd.Series, name: str, source: str) -> pd.Series:
+    """The cells as text, empty where there is none."""
+    try:
+        return column.astype(object).where(column.notna(), "").map(str).astype(str)
+    except UnicodeEncodeError as error:
+        raise HistoryError(f"{source}: column {name} must hold text that UTF-8 can write: {error}") from error
+
+
+def _numbers(column: pd.Series) -> pd.Series:
+    """The column as float64; NaN where a cell is missing or holds no number."""
+    kind = column.dtype
+    if not pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_complex_dtype(kind):
+        # Dates would be counted in nanoseconds, lists and bytes have no meaning.
+        column = column.astype(object)
+        column = column.where(column.map(_may_be_number), np.nan)
+    numbers = pd.to_numeric(column, errors="coerce")
+    return pd.Series(numbers.to_numpy(dtype=np.float64, na_value=np.nan), index=column.index)
+
+
+def _may_be_number(cell: object) -> bool:
+    if isinstance(cell, int):
+        return abs(cell) < 2**1023  # beyond it float64 ends
+    return isinstance(cell, str | float | np.floating | np.integer | np.bool_ | Decimal)
 
 
 def _listed(columns: pd.Index) -> str:
