@@ -103,3 +103,22 @@ def test_percentages_are_refused() -> None:
     history["val_accuracy"] *= 100
     with pytest.raises(HistoryError, match="val_accuracy must lie between 0 and 1, but got 9"):
         analyze(history)
+
+
+@pytest.mark.parametrize("name", ["val_loss", "learning_rate", "seconds", "probe_x"])
+def test_figures_that_float32_cannot_hold_are_refused(name: str) -> None:
+    history = made_history(epochs=2).assign(probe_x=1.0)
+    history.loc[3, name] = 1e39
+    with pytest.raises(
+        HistoryError, match=rf"column {name} must hold figures up to 3.4e\+38 .* but got 1e\+39"
+    ):
+        analyze(history)
+
+
+def test_a_history_that_would_be_a_nearly_empty_grid_is_refused() -> None:
+    rows = np.arange(1, 2_001)
+    history = pd.DataFrame({"batch_size": rows, "replicate": rows, "epoch": rows, "val_loss": 0.5})
+    with pytest.raises(
+        HistoryError, match="2,000 rows hold 2,000 batch sizes, 2,000 replicates and 2,000 epochs"
+    ):
+        analyze(history)

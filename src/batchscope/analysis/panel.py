@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,10 @@ Bools = npt.NDArray[np.bool_]
 
 COSTS = ("updates", "examples", "seconds")
 PROBE = "probe_"
+# Cells of the grid beyond which it must not be nearly empty: about half a GB for all arrays.
+_MOST_CELLS = 5_000_000
+# What training computes with holds nothing larger, and the squares of squares of such figures stay finite.
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,8 @@ def build_panel(history: pd.DataFrame, plan: Plan | None = None) -> Panel:
 
     Raises:
         HistoryError: It holds several studies, several trials for one batch size and replicate,
-            or an accuracy outside [0, 1].
+            an accuracy outside [0, 1] or a figure that float32 cannot hold, or hardly any batch size
+            has the replicates or epochs of another.
     """
     study = _only_study(history)
     batch_sizes, b = np.unique(history["batch_size"].to_numpy(), return_inverse=True)
@@ -132,7 +138,9 @@ def build_panel(history: pd.DataFrame, plan: Plan | None = None) -> Panel:
     shape = (len(batch_sizes), len(replicates), len(epochs))
     where = (b, r, e)
     _check_one_trial_per_cell(history)
+    _check_filled(shape, len(history))
     _check_accuracies(history)
+    _check_magnitudes(history)
 
     def filled(name: str) -> Floats:
         values = np.full(shape, np.nan)
@@ -237,6 +245,30 @@ def _check_one_trial_per_cell(history: pd.DataFrame) -> None:
             f"batch_size={row.batch_size}, replicate={row.replicate} (epoch {row.epoch} is there twice); "
             "analyse one learning rate at a time"
         )
+
+
+def _check_filled(shape: tuple[int, int, int], rows: int) -> None:
+    if math.prod(shape) > max(_MOST_CELLS, 10 * rows):
+        sizes, replicates, epochs = shape
+        raise HistoryError(
+            "batch sizes must share replicates and epochs, but the history's "
+            f"{rows:,} rows hold {sizes:,} batch sizes, {replicates:,} replicates and {epochs:,} epochs; "
+            "number replicates and epochs from 1 at each batch size"
+        )
+
+
+def _check_magnitudes(history: pd.DataFrame) -> None:
+    probed = [name for name in probe_columns(history) if name.startswith(PROBE)]
+    for name in (*METRICS, "learning_rate", "seconds", *probed):
+        if name not in history.columns:
+            continue
+        values = history[name].to_numpy(dtype=np.float64)
+        wrong = np.isfinite(values) & (np.abs(values) > _LARGEST)
+        if wrong.any():
+            raise HistoryError(
+                f"column {name} must hold figures up to {_LARGEST:.3g} (or NaN and infinity, where training "
+                f"diverged), but got {values[wrong][0]:g}"
+            )
 
 
 def _check_accuracies(history: pd.DataFrame) -> None:
