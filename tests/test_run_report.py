@@ -22,7 +22,15 @@ from batchscope.running.folder import RunFolder
 from batchscope.running.store import DataSummary, SampleImage, Store
 from run_samples import FIRST, SECOND, record, small_study
 
+
+def encoded_png() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 STUDY = small_study(description="  Why.\n")
+PNG = encoded_png()
 SUMMARY = DataSummary(
     source="there",
     fingerprint="f00d",
@@ -137,6 +145,44 @@ def test_the_sample_images_come_back_as_they_were(folder: Path):
     assert (data.ids, data.labels, data.classes) == (("x", "y"), (1, 0), ("cat", "dog"))
     assert (data.training_counts, data.validation_counts) == ((3, 9), (1, 2))
     assert data.skipped == (("a.jpg", "must not be empty"),)
+
+
+@pytest.mark.parametrize(
+    ("png", "label"), [(b"", "cat"), (b"\x89PNG\r\n\x1a\n" + bytes(99), "cat"), (PNG, "horse")]
+)
+def test_a_sample_that_cannot_be_shown_is_refused(folder: Path, png: bytes, label: str):
+    with open_store(folder) as store:
+        store.keep_data(SUMMARY, [SampleImage("x", label, png)])
+    with pytest.raises(RunFolderError, match=r"the run's database must hold a sample of its images, but: ."):
+        content(folder)
+
+
+@pytest.mark.parametrize("training", [(0, 0), ("3", 9), ()])
+def test_a_number_of_training_images_that_cannot_be_is_refused(folder: Path, training: tuple[int, ...]):
+    with open_store(folder) as store:
+        store.keep_data(dataclasses.replace(SUMMARY, training=training), [])
+    with pytest.raises(
+        RunFolderError, match="must have at least 1 training images, but its database tells of"
+    ):
+        content_of(str(folder), Settings())
+
+
+def test_counts_of_the_sample_are_whole_numbers(folder: Path):
+    with open_store(folder) as store:
+        store.keep_data(dataclasses.replace(SUMMARY, validation=(1, "x")), [SampleImage("x", "cat", PNG)])
+    with pytest.raises(
+        ReportError, match=r"counts of images must be whole numbers, but got \(3, 9, 1, 'x'\)"
+    ):
+        content(folder)
+
+
+def test_facts_of_a_session_need_not_be_text(folder: Path):
+    with open_store(folder) as store:
+        for cores in (2, None):
+            store.start_session("2026-01-01T00:00:00+00:00", {"cores": cores})
+    made = content(folder).provenance
+    assert made is not None
+    assert dict(made.rows)["cores"] == "2, then None"
 
 
 def test_a_source_is_a_folder_a_file_or_the_published_history(folder: Path, tmp_path: Path):

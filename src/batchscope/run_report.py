@@ -11,6 +11,7 @@ import pandas as pd
 from PIL import Image
 
 from batchscope.analysis import Analysis, Plan, RecipeFacts, Settings, analyze, load_source
+from batchscope.errors import RunFolderError
 from batchscope.history import encode_history
 from batchscope.loading import dump_study
 from batchscope.records import TrialState
@@ -95,7 +96,14 @@ def _plan(study: Study, store: Store) -> Plan | None:
     kept = store.data()
     if kept is None:
         return None
-    images = sum(kept[0].training)
+    counts = kept[0].training
+    images = sum(counts) if all(isinstance(count, int) for count in counts) else 0
+    least = max(study.batch_sizes) if study.last_batch == "drop" else 1
+    if images < least:
+        raise RunFolderError(
+            f"a run of this study must have at least {least} training images, but its database tells of "
+            f"{counts} by class"
+        )
     return Plan(
         budgets={stage.name: "epochs" if stage.epochs else "updates" for stage in study.stages},
         last_epochs={size: schedule(study, size, images)[-1].last_epoch for size in study.batch_sizes},
@@ -157,8 +165,8 @@ def _merged(sessions: Sequence[tuple[str, str | None, Mapping[str, str]]]) -> di
     for _, _, facts in sessions:
         for name, value in facts.items():
             known = values.setdefault(name, [])
-            if value not in known:
-                known.append(value)
+            if str(value) not in known:
+                known.append(str(value))
     return {name: ", then ".join(known) for name, known in values.items()}
 
 
@@ -167,9 +175,15 @@ def _data_sample(store: Store) -> DataSample | None:
     if kept is None or not kept[1]:
         return None
     summary, samples = kept
+    try:
+        images = np.stack([np.asarray(Image.open(io.BytesIO(sample.png))) for sample in samples])
+        labels = tuple(summary.classes.index(sample.label) for sample in samples)
+    except Exception as error:  # Pillow's decoders raise many kinds of error on malformed bytes
+        reason = str(error) or type(error).__name__
+        raise RunFolderError(f"the run's database must hold a sample of its images, but: {reason}") from error
     return DataSample(
-        images=np.stack([np.asarray(Image.open(io.BytesIO(sample.png))) for sample in samples]),
-        labels=tuple(summary.classes.index(sample.label) for sample in samples),
+        images=images,
+        labels=labels,
         ids=tuple(sample.id for sample in samples),
         classes=summary.classes,
         training_counts=summary.training,

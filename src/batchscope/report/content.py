@@ -47,7 +47,7 @@ class DataSample:
         skipped: (id, reason) of images that were left out.
 
     Raises:
-        ReportError: Lengths, shape or dtype contradict each other.
+        ReportError: Lengths, shape, dtype or counts are not as described.
     """
 
     images: npt.NDArray[np.uint8]
@@ -75,6 +75,9 @@ class DataSample:
             raise ReportError(
                 f"each class needs its two counts, but got {len(self.classes)} classes and {counts} counts"
             )
+        numbers = (*self.training_counts, *self.validation_counts)
+        if not all(isinstance(number, int) for number in numbers):
+            raise ReportError(f"counts of images must be whole numbers, but got {numbers}")
 
 
 @dataclass(frozen=True)
