@@ -4,7 +4,7 @@ BIN := .venv/bin
 EXTRAS ?= tensorflow
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench growth lint format clean
+.PHONY: help install demo test fuzz bench growth lint format clean
 
 help:  ## List the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -23,6 +23,9 @@ demo: install  ## Run a small study from start to page, in minutes, always anew
 
 test: install  ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+fuzz: install  ## Try 10,000 hostile inputs of each kind, in minutes, other ones each time
+	BATCHSCOPE_FUZZ_EXAMPLES=10000 $(BIN)/python -m pytest tests/fuzz -n 2 --dist worksteal --timeout 3600
 
 bench: install  ## Measure against plain Keras and plain PyTorch; writes docs/performance.md
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'

@@ -1,0 +1,37 @@
+"""Fuzzing: a short run in `make test`, a long one in `make fuzz`, which says at its end what was tried."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from fuzz_attempts import Attempts
+
+KEY = "fuzzed"
+
+
+@pytest.fixture
+def attempt(request: pytest.FixtureRequest) -> Iterator[Attempts]:
+    """Tries inputs; one count for all the examples of a test."""
+    attempts = Attempts()
+    yield attempts
+    counts = (attempts.tried, attempts.accepted, attempts.refused, attempts.defects)
+    request.node.user_properties.append((KEY, counts))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    rows = {
+        report.nodeid: counts
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if isinstance(report, pytest.TestReport) and report.when == "teardown"
+        for name, counts in report.user_properties
+        if name == KEY
+    }
+    if not rows:
+        return
+    terminalreporter.section("inputs tried")
+    terminalreporter.write_line(f"{'tried':>9}{'accepted':>10}{'refused':>9}{'known defects':>15}")
+    for nodeid, (tried, accepted, refused, defects) in sorted(rows.items()):
+        name = nodeid.rpartition("::")[2]
+        terminalreporter.write_line(f"{tried:>9,}{accepted:>10,}{refused:>9,}{defects:>15,}  {name}")
