@@ -78,8 +78,14 @@ def test_a_history_without_any_metric_or_row_is_refused():
         ),
         ({"val_accuracy": pd.to_datetime([1, 2, 3])}, "column val_accuracy must hold numbers, but row 1"),
         ({"seconds": [1j, 2, 3]}, "column seconds must hold numbers, but row 1"),
-        ({"stage": ["head", None, "tail"]}, "column stage must hold a name in every row, but row 2 has none"),
-        ({"study": ["", "a", "a"]}, "column study must hold a name in every row, but row 1 has none"),
+        (
+            {"stage": ["head", None, "tail"]},
+            "column stage must hold a name in every row or in none, but row 2 has none",
+        ),
+        (
+            {"study": ["", "a", "a"]},
+            "column study must hold a name in every row or in none, but row 1 has none",
+        ),
         (
             {"trial": pd.Series(["a", "b", "\ud800"], dtype=object)},
             "column trial must hold text that UTF-8 can write",
@@ -103,6 +109,10 @@ def test_figures_survive_a_file_exactly(tmp_path: Path, suffix: str):
     path = tmp_path / f"history{suffix}"
     path.write_bytes(encode_history(history, suffix))
     pd.testing.assert_frame_equal(read_history(path), history, check_exact=True)
+
+
+def test_a_column_without_any_name_is_kept_empty():
+    assert check_history(table(stage=[None, "", math.nan]))["stage"].tolist() == ["", "", ""]
 
 
 @pytest.mark.parametrize("kind", ["Int64", "Float64", "category", "object"])

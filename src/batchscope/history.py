@@ -194,10 +194,11 @@ def _as_kind(column: pd.Series, name: str, source: str) -> pd.Series:
 
 def _words(column: pd.Series, name: str, source: str) -> pd.Series:
     words = _texts(column, name, source)
-    if (words == "").any():
+    empty = (words == "").to_numpy()
+    if empty.any() and not empty.all():
         raise HistoryError(
-            f"{source}: column {name} must hold a name in every row, but row "
-            f"{int((words == '').to_numpy().argmax()) + 1} has none; fill it in or leave the column out"
+            f"{source}: column {name} must hold a name in every row or in none, but row "
+            f"{int(empty.argmax()) + 1} has none; fill it in or leave the column out"
         )
     return words
 
