@@ -247,6 +247,9 @@ def exported(history: pd.DataFrame, settings: Settings) -> tuple[Analysis, str, 
             assert len(row) == len(table.columns)
             assert all(cell.value is None or math.isfinite(cell.value) for cell in row)
             said += [text for cell in row for text in (cell.text, cell.detail)]
+    names = [name for column in ("study", "trial", "stage") if column in history for name in history[column]]
+    if any(UNTRUE.search(name) for name in names):
+        said = []  # a stage may be called nan
     return analysis, to_json(analysis), said
 
 
