@@ -15,7 +15,7 @@ def attempt(request: pytest.FixtureRequest) -> Iterator[Attempts]:
     """Tries inputs; one count for all the examples of a test."""
     attempts = Attempts()
     yield attempts
-    counts = (attempts.tried, attempts.accepted, attempts.refused, attempts.defects)
+    counts = (attempts.tried, attempts.accepted, attempts.refused)
     request.node.user_properties.append((KEY, counts))
 
 
@@ -31,7 +31,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not rows:
         return
     terminalreporter.section("inputs tried")
-    terminalreporter.write_line(f"{'tried':>9}{'accepted':>10}{'refused':>9}{'known defects':>15}")
-    for nodeid, (tried, accepted, refused, defects) in sorted(rows.items()):
+    terminalreporter.write_line(f"{'tried':>9}{'accepted':>10}{'refused':>9}")
+    for nodeid, (tried, accepted, refused) in sorted(rows.items()):
         name = nodeid.rpartition("::")[2]
-        terminalreporter.write_line(f"{tried:>9,}{accepted:>10,}{refused:>9,}{defects:>15,}  {name}")
+        terminalreporter.write_line(f"{tried:>9,}{accepted:>10,}{refused:>9,}  {name}")

@@ -52,22 +52,18 @@ class Attempts:
         tried: Inputs so far.
         accepted: Those that were read.
         refused: Those that were refused by a `BatchscopeError`.
-        defects: Those that met a known defect.
     """
 
     def __init__(self) -> None:
-        self.tried = self.accepted = self.refused = self.defects = 0
+        self.tried = self.accepted = self.refused = 0
 
-    def __call__(
-        self, action: Callable[[], T], folder: Path, *names: str, known: tuple[type[Exception], ...] = ()
-    ) -> T | None:
+    def __call__(self, action: Callable[[], T], folder: Path, *names: str) -> T | None:
         """What the action makes of its input; None where it refuses it as it should.
 
         Args:
             action: Reads the input.
             folder: Nothing may be written outside it.
             names: A refusal must name one of these.
-            known: Errors that are known defects, each with a test of its own that is expected to fail.
         """
         self.tried += 1
         result, message = None, ""
@@ -76,9 +72,6 @@ class Attempts:
                 result = action()
             except BatchscopeError as error:
                 message = str(error) or f"{type(error).__name__} that says nothing"
-            except known:
-                self.defects += 1
-                return None
         if message:
             assert any(name in message for name in names), f"none of {names} is in {message!r}"
             self.refused += 1

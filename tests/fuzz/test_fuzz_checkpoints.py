@@ -6,10 +6,8 @@ import io
 import json
 import pickle
 import struct
-import tokenize
 import warnings
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -106,7 +104,6 @@ def made() -> bytes:
 
 
 WHOLE = made()
-KNOWN = (EOFError, zlib.error, tokenize.TokenError, OverflowError, MemoryError, RecursionError)
 
 
 @st.composite
@@ -171,7 +168,7 @@ CHECKPOINTS = st.one_of(
 def test_checkpoints(attempt: Attempts, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "b8-r1.npz"
     path.write_bytes(content)
-    found = attempt(lambda: load_checkpoint(path), tmp_path, str(path), known=KNOWN)
+    found = attempt(lambda: load_checkpoint(path), tmp_path, str(path))
     if found is None:
         assert content != WHOLE
         return
@@ -194,7 +191,6 @@ def telling(**changes: object) -> bytes:
     return holding(saved(json.dumps(meta)), "meta.npy")
 
 
-@pytest.mark.xfail(strict=True, reason="load_checkpoint lets these through, or accepts what is no checkpoint")
 @pytest.mark.parametrize(
     "content",
     [

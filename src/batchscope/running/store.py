@@ -173,7 +173,7 @@ class Store:
         """Start, end and facts of all sessions, oldest first."""
         with self._translated():
             rows = self._db.execute("SELECT started, ended, facts FROM session ORDER BY id")
-            return [(started, ended, dict(json.loads(facts))) for started, ended, facts in rows]
+            return [(started, ended, _decoded(facts)) for started, ended, facts in rows]
 
     def keep_data(self, summary: DataSummary, samples: Sequence[SampleImage]) -> None:
         """Keeps what the page tells of the images, replacing what was there."""
@@ -223,3 +223,10 @@ class Store:
 
 def _encoded(facts: Mapping[str, str]) -> str:
     return json.dumps({name: masked(fact) for name, fact in facts.items()})
+
+
+def _decoded(facts: str) -> dict[str, str]:
+    found = json.loads(facts)
+    if not isinstance(found, dict) or not all(isinstance(fact, str) for fact in found.values()):
+        raise TypeError("a session's facts must be texts by name")
+    return found

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import pydantic
 from numpy.typing import NDArray
 
 from batchscope.errors import TrainingError
@@ -18,6 +21,13 @@ from batchscope.records import EpochRecord
 __all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
 
 Arrays = Sequence[NDArray[np.generic]]
+
+_RECORD = pydantic.TypeAdapter(EpochRecord)
+# All that zipfile, zlib, NumPy's reading of headers, and JSON raise at damaged or hostile bytes.
+_DAMAGES = (
+    *(OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError),
+    *(ValueError, KeyError, TypeError, OverflowError, RecursionError, MemoryError, tokenize.TokenError),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,13 +102,13 @@ def load_checkpoint(path: Path) -> Checkpoint | None:
             return Checkpoint(
                 study=meta.get("study", ""),  # one of an older version is of no known study
                 trial=meta["trial"],
-                record=EpochRecord(**meta["record"]),
+                record=_RECORD.validate_json(json.dumps(meta["record"]), strict=True),
                 weights=_group(file, "weights"),
                 optimizer=_group(file, "optimizer"),
             )
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except _DAMAGES as error:
         raise TrainingError(
             f"{path}: must be a checkpoint that batchscope wrote, but {error}; "
             "delete it to train this trial from its start"
@@ -111,4 +121,7 @@ def _record_to_json(record: EpochRecord) -> Mapping[str, object]:
 
 def _group(file: np.lib.npyio.NpzFile, group: str) -> list[NDArray[np.generic]]:
     count = sum(name.startswith(f"{group}/") for name in file.files)
-    return [file[f"{group}/{index}"] for index in range(count)]
+    arrays = [file[f"{group}/{index}"] for index in range(count)]
+    if not all(isinstance(array, np.ndarray) for array in arrays):  # NumPy gives what is no array as bytes
+        raise TypeError(f"{group} must be arrays")
+    return arrays
