@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import batchscope
 from batchscope.api import resolve
 from batchscope.running import pool
 from batchscope.running.run import run_study
+from batchscope.running.stopping import Stopped, held, stoppable
 from batchscope.running.store import Store
 from batchscope.spec import Study
 from run_samples import STUB, Events, children, is_alive, logged_pids, small_study
@@ -93,6 +95,35 @@ def test_a_run_that_has_trained_nothing_yet_ends_too(tmp_path: Path, stub: str, 
         assert not [pid for pid in begun if is_alive(pid)]
     assert (process.returncode, err) == (143, f"Stopped by SIGTERM. {NOTHING_YET}")
     assert causes(tmp_path / "my run") == ["SIGTERM"]
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Those of this process, which a stop leaves changed."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_signal_waits_for_what_is_being_begun():
+    done = []
+
+    def begin() -> None:
+        with stoppable():
+            with held():
+                with held():
+                    signal.raise_signal(signal.SIGTERM)
+                    done.append("inner")
+                done.append("outer")
+            done.append("behind")
+
+    with pytest.raises(Stopped) as stop:
+        begin()
+    assert (done, stop.value.exit_code) == (["inner", "outer"], 143)
+    with stoppable(), held():  # nothing is left over
+        pass
 
 
 def test_further_signals_while_a_run_is_ending_do_not_disturb_it(tmp_path: Path):

@@ -17,6 +17,7 @@ from batchscope.errors import TrainingError
 from batchscope.records import Trial
 from batchscope.running.machine import thread_settings
 from batchscope.running.messages import Message, SetUp, receive, send
+from batchscope.running.stopping import held
 
 __all__ = ["Job", "Pool", "Worker"]
 
@@ -123,6 +124,10 @@ class Pool:
         Raises:
             TrainingError: It cannot be started.
         """
+        with held():
+            return self._start(threads)
+
+    def _start(self, threads: int) -> Worker:
         self._started += 1
         log = self._logs / f"worker-{self._started}.log"
         try:

@@ -13,7 +13,7 @@ from types import FrameType
 
 from batchscope.errors import RunFolderError
 
-__all__ = ["Stopped", "resumable", "stoppable"]
+__all__ = ["Stopped", "held", "resumable", "stoppable"]
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 _ENDING_SECONDS = 15.0  # what ending the workers may take at most
@@ -36,6 +36,30 @@ class Stopped(KeyboardInterrupt):
         return 128 + self.asked
 
 
+class _Hold:
+    """How many blocks put off `Stopped`, and the signal that waits for them."""
+
+    depth = 0
+    waiting: signal.Signals | None = None
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Puts off `Stopped` to the end of the block, so that nothing that is begun in it is lost sight of.
+
+    Simplified: a KeyboardInterrupt outside `stoppable`, as in a notebook, is not put off.
+    """
+    _Hold.depth += 1
+    try:
+        yield
+    finally:
+        _Hold.depth -= 1
+    waiting = _Hold.waiting
+    if waiting is not None and _Hold.depth == 0:
+        _Hold.waiting = None
+        raise Stopped(waiting)
+
+
 @contextmanager
 def stoppable() -> Iterator[None]:
     """Makes signals that ask to end raise `Stopped` in the main thread.
@@ -45,11 +69,15 @@ def stoppable() -> Iterator[None]:
     are ignored, for `_ENDING_SECONDS`; once `Stopped` has left the block, all are.
     """
     last = -math.inf
+    _Hold.waiting = None
 
     def stop(number: int, _: FrameType | None) -> None:
         nonlocal last
         if time.monotonic() - last > _ENDING_SECONDS:
             last = time.monotonic()
+            if _Hold.depth:
+                _Hold.waiting = signal.Signals(number)
+                return
             raise Stopped(signal.Signals(number))
 
     numbers = [signal.Signals[name] for name in _NAMES if name in signal.Signals.__members__]
