@@ -125,10 +125,13 @@ def test_numbers_of_any_type_are_read_with_their_gaps(kind: str):
     ]
 
 
-def test_a_column_that_stands_there_twice_is_refused():
+def test_a_column_that_stands_there_twice_is_refused(tmp_path: Path):
     twice = pd.concat([table(), table()[["epoch"]]], axis=1)
-    with pytest.raises(HistoryError, match="each column must stand there once, but not so epoch"):
-        check_history(twice)
+    path = tmp_path / "history.csv"
+    twice.to_csv(path, index=False)
+    for read in (lambda: check_history(twice), lambda: read_history(path)):
+        with pytest.raises(HistoryError, match="each column must stand there once, but not so epoch"):
+            read()
 
 
 def test_names_are_read_from_a_file_as_they_stand_there(tmp_path: Path):

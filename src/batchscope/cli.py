@@ -38,7 +38,9 @@ def main() -> None:
     try:
         app()
     except BatchscopeError as error:
-        typer.echo(f"Error: {error}", err=True)
+        from batchscope.masking import masked
+
+        typer.echo(f"Error: {masked(str(error))}", err=True)
         sys.exit(2)
 
 

@@ -149,13 +149,17 @@ def encode_history(history: pd.DataFrame, suffix: str) -> bytes:
 def _read_csv(path: Path) -> pd.DataFrame:
     """Reads names as they stand there, since a stage may be called NA or 007, and the rest as pandas does."""
     figures = [name for name in pd.read_csv(path, nrows=0).columns if name not in _WORDS]
-    return pd.read_csv(
+    table = pd.read_csv(
         path,
         dtype=dict.fromkeys(_WORDS, str),
         keep_default_na=False,
         na_values=dict.fromkeys(figures, _NO_FIGURE),
         low_memory=False,
     )
+    header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
+    if header.duplicated().any():  # which pandas would have numbered, unseen by `check_history`
+        table.columns = pd.Index(header)
+    return table
 
 
 def _trial_keys(table: pd.DataFrame) -> list[str]:

@@ -10,7 +10,7 @@ __all__ = ["masked"]
 _MASK = "***"
 _SECRET_NAME = re.compile(r"(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)(?:_|$)", re.IGNORECASE)
 _SHORTEST = 8
-_USER_IN_ADDRESS = re.compile(r"(?<=://)[^/\s@]+(?=@)")
+_USER_IN_ADDRESS = re.compile(r"(?<=://)[^/\s]+(?=@)")
 
 
 def masked(text: str) -> str:

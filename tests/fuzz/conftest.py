@@ -15,6 +15,9 @@ def attempt(request: pytest.FixtureRequest) -> Iterator[Attempts]:
     """Tries inputs; one count for all the examples of a test."""
     attempts = Attempts()
     yield attempts
+    if attempts.tried > 1:  # strategies that only one kind of answer follows try nothing
+        assert attempts.accepted, "no input was accepted"
+        assert attempts.refused, "no input was refused"
     counts = (attempts.tried, attempts.accepted, attempts.refused)
     request.node.user_properties.append((KEY, counts))
 

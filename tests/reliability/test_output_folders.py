@@ -61,6 +61,22 @@ def test_a_full_disk_leaves_nothing_half(tmp_path: Path, room: int, made: bool) 
     assert {path.name for path in folder.iterdir()} == {"train.csv", "train.zip"}
 
 
+def test_what_appears_in_part_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rename, renamed = Path.rename, []
+
+    def once(self: Path, target: Path) -> Path:
+        renamed.append(target.name)
+        if len(renamed) == 2:
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", once)
+    with pytest.raises(DataError, match="Input/output error"):
+        cacti(tmp_path / "cacti")
+    assert len(renamed) == 2
+    assert not (tmp_path / "cacti").exists()
+
+
 @pytest.mark.parametrize("room", [0, 1_000])
 def test_a_full_disk_while_the_competition_is_copied(
     tmp_path: Path, fetch: Callable[[Path], object], room: int

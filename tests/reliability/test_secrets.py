@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import queue
+import subprocess
 import sys
 from pathlib import Path
 
@@ -80,3 +82,26 @@ def test_only_what_is_secret_is_masked(monkeypatch: pytest.MonkeyPatch):
     assert (
         masked(text_) == "***, ***, batch, mechanical, a@b.org, https://index.example.org/@x http://***@host"
     )
+    assert masked("https://user:p@ss@host.example.org/x") == "https://***@host.example.org/x"
+
+
+def test_a_dead_workers_log_is_told_masked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("SERVICE_TOKEN", "abcdefgh")
+    log = tmp_path / "worker.log"
+    worker = pool.Worker(
+        subprocess.Popen(
+            [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGRTMIN + 1)"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ),
+        log,
+        queue.SimpleQueue(),
+    )
+    worker.reader.join()
+    assert "(cannot be read: No such file or directory)" in worker.obituary()
+    log.write_text("bad token abcdefgh\n")
+    assert "bad token ***\n" in worker.obituary()
+    assert worker.obituary().endswith("was ended by signal 35")
+    for stream in (worker.process.stdin, worker.process.stdout):
+        assert stream is not None
+        stream.close()

@@ -21,7 +21,7 @@ import batchscope
 from batchscope.api import resolve
 from batchscope.running import pool
 from batchscope.running.run import run_study
-from batchscope.running.stopping import Stopped, held, stoppable
+from batchscope.running.stopping import Stopped, held, resumable, stoppable
 from batchscope.running.store import Store
 from batchscope.spec import Study
 from run_samples import STUB, Events, children, is_alive, logged_pids, small_study
@@ -124,6 +124,25 @@ def test_a_signal_waits_for_what_is_being_begun():
     assert (done, stop.value.exit_code) == (["inner", "outer"], 143)
     with stoppable(), held():  # nothing is left over
         pass
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_signal_is_heeded_even_if_what_was_being_begun_fails():
+    def begin() -> None:
+        with stoppable(), held():
+            signal.raise_signal(signal.SIGTERM)
+            raise OSError("no more processes")
+
+    with pytest.raises(Stopped) as stop:
+        begin()
+    assert isinstance(stop.value.__context__, OSError)
+
+
+def test_a_database_that_cannot_be_read_is_not_called_empty(tmp_path: Path):
+    (tmp_path / "results.sqlite").write_bytes(b"x" * 5000)
+    with pytest.raises(KeyboardInterrupt) as caught, resumable(tmp_path):
+        raise KeyboardInterrupt
+    assert caught.value.__notes__[0].startswith(f"What is stored could not be looked at ({tmp_path}")
 
 
 def test_further_signals_while_a_run_is_ending_do_not_disturb_it(tmp_path: Path):

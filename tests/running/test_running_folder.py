@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from batchscope.errors import RunFolderError, StudyError
 from batchscope.records import Trial
+from batchscope.running import folder
 from batchscope.running.folder import RunFolder
+from batchscope.running.store import Store
 from run_samples import FIRST, record, small_study
 
 
@@ -63,6 +66,28 @@ def test_a_run_that_never_stored_an_epoch_gives_way_to_another_study(tmp_path: P
     assert not any(
         path.is_file() for folder in (place.checkpoints, place.cache) for path in folder.rglob("*")
     )
+
+
+def test_results_of_a_run_that_ends_just_before_the_lock_is_free_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    place = RunFolder(tmp_path / "run")
+    with place.claim(small_study()):
+        pass
+    lock = folder.sole_writer
+
+    @contextmanager
+    def after_another(path: Path) -> Iterator[None]:
+        monkeypatch.setattr(folder, "sole_writer", lock)
+        begun(place.path)
+        with lock(path):
+            yield
+
+    monkeypatch.setattr(folder, "sole_writer", after_another)
+    with pytest.raises(RunFolderError, match="differs from this one"), place.claim(small_study(seed=8)):
+        pass
+    with Store(place.database) as store:
+        assert store.trials()[0].epochs == 1
 
 
 def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path: Path):

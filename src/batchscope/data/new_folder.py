@@ -59,6 +59,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
             undo.callback(shutil.rmtree, place, ignore_errors=True)
             yield place
             for path in list(place.iterdir()):
+                undo.callback(_remove, folder / path.name)
                 path.rename(folder / path.name)
             place.rmdir()
         except OSError as error:
@@ -80,6 +81,14 @@ def _check_empty(folder: Path) -> None:
         )
     if names:
         raise DataError(f"{folder}: must be a new or an empty folder, but it holds files; name another")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def _remove_empty(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -83,6 +84,7 @@ class RunFolder:
         """
         self._admit(study)
         with sole_writer(self.path / "running.lock"):
+            self._admit(study)  # again: another run may have stored epochs before the lock was free
             if difference(self.study(), study):
                 self._begin_again(study)
             with Store(self.database, create=True) as store:
@@ -125,7 +127,7 @@ class RunFolder:
         """Whether any epoch is stored; a run that was refused its images or weights has none."""
         if not self.database.exists():
             return False
-        with Store(self.database, create=True) as store:
+        with Store(self.database) as store:
             return any(status.epochs for status in store.trials())
 
     def _begin_again(self, study: Study) -> None:
@@ -161,7 +163,10 @@ class RunFolder:
     def _write(self, study: Study) -> None:
         partial = self.study_file.with_suffix(".partial")
         try:
-            partial.write_text(dump_study(study), encoding="utf-8")
+            with partial.open("w", encoding="utf-8") as file:
+                file.write(dump_study(study))
+                file.flush()
+                os.fsync(file.fileno())
             partial.replace(self.study_file)
         except OSError as error:
             raise RunFolderError(f"{self.path}: must be a folder that can be written: {error}") from error

@@ -9,11 +9,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Self, cast
 
 from batchscope.errors import TrainingError
+from batchscope.masking import masked
 from batchscope.records import Trial
 from batchscope.running.machine import thread_settings
 from batchscope.running.messages import Message, SetUp, receive, send
@@ -89,13 +91,12 @@ class Worker:
     def obituary(self) -> str:
         """Why the process may have ended: the end of its log, and in the last line how it ended."""
         code = self.process.wait()
-        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        how = f"was ended by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
         if (
             -code in (signal.SIGKILL, signal.SIGABRT) and not self.fault
         ):  # which is how systems and libraries do it
             how += ", as where memory runs out (then give fewer --workers)"
-        tail = self.log.read_text(encoding="utf-8", errors="replace")[-_LOG_TAIL:].strip()
-        return f"the end of {self.log}:\n{tail or '(empty)'}\nthe worker process {how}{self.fault}"
+        return masked(f"the end of {self.log}:\n{_tail(self.log)}\nthe worker process {how}{self.fault}")
 
 
 class Pool:
@@ -161,11 +162,27 @@ class Pool:
         for worker in ending:
             worker.process.kill()
         for worker in ending:
-            worker.process.wait(_GRACE_SECONDS)
+            # One that the kernel does not let go of must not hide why the run ends.
+            with suppress(subprocess.TimeoutExpired):
+                worker.process.wait(_GRACE_SECONDS)
             worker.reader.join(_GRACE_SECONDS)
             for stream in (worker.process.stdin, worker.process.stdout):
                 _close(stream)
             self._workers.remove(worker)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # the real-time signals between the first and the last have none
+        return f"signal {number}"
+
+
+def _tail(log: Path) -> str:
+    try:
+        return log.read_text(encoding="utf-8", errors="replace")[-_LOG_TAIL:].strip() or "(empty)"
+    except OSError as error:  # a log that is gone must not hide what it was to explain
+        return f"(cannot be read: {error.strerror or error})"
 
 
 def _close(stream: object) -> None:

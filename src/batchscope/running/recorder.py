@@ -77,7 +77,7 @@ class Recorder:
 
     def ended(self, trial: Trial, error: str | None) -> None:
         """A trial is over."""
-        error = None if error is None else masked(error)
+        error = None if error is None else masked(error)  # the screen is told the same as the store
         state = self._state(trial, error)
         self.store.set_state(trial, state, error)
         if state.is_finished():

@@ -54,10 +54,10 @@ def held() -> Iterator[None]:
         yield
     finally:
         _Hold.depth -= 1
-    waiting = _Hold.waiting
-    if waiting is not None and _Hold.depth == 0:
-        _Hold.waiting = None
-        raise Stopped(waiting)
+        waiting = _Hold.waiting
+        if waiting is not None and _Hold.depth == 0:
+            _Hold.waiting = None
+            raise Stopped(waiting)
 
 
 @contextmanager
@@ -112,11 +112,14 @@ def _how_to_go_on(folder: Path) -> str:
     from batchscope.running.folder import RunFolder
     from batchscope.running.store import Store
 
+    database = RunFolder(folder).database
     try:
-        with Store(RunFolder(folder).database) as store:
-            epochs = sum(status.epochs for status in store.trials())
-    except RunFolderError:  # there is none yet
         epochs = 0
+        if database.exists():
+            with Store(database) as store:
+                epochs = sum(status.epochs for status in store.trials())
+    except RunFolderError as error:
+        return f"What is stored could not be looked at ({error})."
     if epochs == 0:
         return "No epoch is stored yet; the same command begins again."
     return (

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, BinaryIO
 
 from batchscope.errors import BatchscopeError, TrainingError
+from batchscope.masking import masked
 from batchscope.records import BatchProgress
 from batchscope.running.messages import (
     STAGE_FACT,
@@ -62,7 +63,8 @@ def main() -> None:
         send(outbox, Fatal(error))
         return
     except Exception:  # noqa: BLE001  # memory may be short for this worker alone: the run decides by its log
-        traceback.print_exc()
+        sys.stderr.write(masked(traceback.format_exc()))
+        sys.stderr.flush()
         os._exit(1)
     send(outbox, Ready(facts))
     while True:

@@ -104,7 +104,7 @@ def load_into(backbone: keras.Model, path: Path) -> None:
                 by_position = path.name.endswith(".weights.h5")
                 found = _by_position(file, _entries(backbone), path) if by_position else _by_name(file, path)
                 _assign(backbone, found, path)
-    except (OSError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
         kind = "a .keras archive" if path.suffix == ".keras" else "an HDF5 file"
         raise WeightsError(f"{path}: must be {kind} that holds weights: {error}") from error
 
