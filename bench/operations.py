@@ -107,7 +107,7 @@ def _activation(shape: tuple[int, ...]) -> Operation:
 
 
 def _seconds(call: Callable[[], Tensor]) -> float:
-    compiled = tf.function(call)
+    compiled = tf.function(call, autograph=False)
     compiled()
     times = []
     for _ in range(_TIMES):
