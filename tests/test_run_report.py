@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -176,13 +178,11 @@ def test_counts_of_the_sample_are_whole_numbers(folder: Path):
         content(folder)
 
 
-def test_facts_of_a_session_need_not_be_text(folder: Path):
-    with open_store(folder) as store:
-        for cores in (2, None):
-            store.start_session("2026-01-01T00:00:00+00:00", {"cores": cores})
-    made = content(folder).provenance
-    assert made is not None
-    assert dict(made.rows)["cores"] == "2, then None"
+def test_facts_of_a_session_that_are_not_text_are_refused(folder: Path):
+    with closing(sqlite3.connect(folder / "results.sqlite")) as database, database:
+        database.execute("INSERT INTO session (started, facts) VALUES ('2026-01-01', '{\"cores\": 2}')")
+    with pytest.raises(RunFolderError, match="a session's facts must be texts by name"):
+        content(folder)
 
 
 def test_a_source_is_a_folder_a_file_or_the_published_history(folder: Path, tmp_path: Path):

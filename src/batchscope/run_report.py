@@ -165,8 +165,8 @@ def _merged(sessions: Sequence[tuple[str, str | None, Mapping[str, str]]]) -> di
     for _, _, facts in sessions:
         for name, value in facts.items():
             known = values.setdefault(name, [])
-            if str(value) not in known:
-                known.append(str(value))
+            if value not in known:
+                known.append(value)
     return {name: ", then ".join(known) for name, known in values.items()}
 
 
