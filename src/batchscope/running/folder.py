@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +11,7 @@ from pathlib import Path
 from batchscope.errors import RunFolderError, StudyError
 from batchscope.loading import difference, dump_study, parse_study, read_toml
 from batchscope.records import Trial
+from batchscope.replacing import replacing
 from batchscope.running.lock import sole_writer
 from batchscope.running.store import Store
 from batchscope.spec import Study
@@ -163,10 +163,7 @@ class RunFolder:
     def _write(self, study: Study) -> None:
         partial = self.study_file.with_suffix(".partial")
         try:
-            with partial.open("w", encoding="utf-8") as file:
-                file.write(dump_study(study))
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(self.study_file)
+            with replacing(self.study_file, partial) as file:
+                file.write(dump_study(study).encode())
         except OSError as error:
             raise RunFolderError(f"{self.path}: must be a folder that can be written: {error}") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tokenize
 import zipfile
 import zlib
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from batchscope.errors import TrainingError
 from batchscope.records import EpochRecord
+from batchscope.replacing import replacing
 
 __all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
 
@@ -67,26 +67,13 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         "record": _record_to_json(checkpoint.record),
     }
     try:
-        _replace(path, {"meta": np.array(json.dumps(told)), **arrays})
+        with replacing(path, path.with_name(f"{path.name}.partial")) as file:
+            np.savez(file, meta=np.array(json.dumps(told)), **arrays)  # type: ignore[arg-type]  # names are no flags
     except OSError as error:
         raise TrainingError(
             f"{path}: the trial's state must be kept here, but: {error.strerror or error}; make room or give "
             "the right to write, then the same command goes on from the last epoch that was kept"
         ) from error
-
-
-def _replace(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]  # names are no flags
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)  # what is cut short only takes up room
-        raise
 
 
 def load_checkpoint(path: Path) -> Checkpoint | None:

