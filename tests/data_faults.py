@@ -10,6 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
+from batchscope.data.label_table import read_label_table
+from batchscope.errors import DataError
+
 _NOBODY = 65_534
 
 
@@ -70,3 +75,12 @@ def calls_counted() -> Iterator[Callable[[], int]]:
         yield lambda: counted
     finally:
         sys.setprofile(before)
+
+
+def refusal_of_table(path: Path, content: bytes) -> str:
+    """What is said of a table that cannot be read; it names the file."""
+    path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_label_table(path)
+    assert str(path) in str(caught.value)
+    return str(caught.value)

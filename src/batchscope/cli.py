@@ -181,9 +181,9 @@ def analyze(
         write_page(content, html)
         typer.echo(f"Page: {html}", err=json)
     if figures is not None:
-        from batchscope.report.pictures import write_figures
+        from batchscope.report.pictures import write_pictures
 
-        written = write_figures(content.figures, len(content.analysis.facts.batch_sizes), figures)
+        written = write_pictures(content.figures, len(content.analysis.facts.batch_sizes), figures)
         typer.echo(f"Figures: {len(written)} files in {figures}", err=json)
     if json:
         typer.echo(to_json(content.analysis), nl=False)

@@ -18,7 +18,7 @@ from batchscope.records import TrialState
 from batchscope.report.content import DataSample, PageContent, Provenance
 from batchscope.report.files import replace_file
 from batchscope.report.page import write_page
-from batchscope.report.pictures import write_figures
+from batchscope.report.pictures import write_pictures
 from batchscope.running.folder import RunFolder
 from batchscope.running.store import Store, TrialStatus
 from batchscope.schedule import schedule
@@ -47,7 +47,7 @@ def write_run_report(study: Study, store: Store, folder: Path) -> Path:
     for suffix in (".csv", ".parquet"):
         replace_file(folder / f"history{suffix}", encode_history(history, suffix))
     content = page_content(study, store, history, analysis)
-    write_figures(content.figures, len(analysis.facts.batch_sizes), folder)
+    write_pictures(content.figures, len(analysis.facts.batch_sizes), folder)
     page = folder / "report.html"
     write_page(content, page)
     return page

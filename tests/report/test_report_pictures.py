@@ -30,8 +30,8 @@ def figures(published: pd.DataFrame) -> tuple[Figure, ...]:
 
 
 @pytest.fixture(scope="module")
-def pictures(published: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return write_pictures(published, tmp_path_factory.mktemp("pictures") / "figures")
+def pictures(figures: tuple[Figure, ...], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return write_pictures(figures, 4, tmp_path_factory.mktemp("pictures") / "figures")
 
 
 def test_every_figure_is_written_twice(pictures: list[Path]) -> None:

@@ -79,11 +79,10 @@ class Store:
             ]
 
     def set_state(self, trial: Trial, state: TrialState, error: str | None = None) -> None:
-        """Moves a trial to a state; secrets in the error are masked."""
-        told = None if error is None else masked(error)
+        """Moves a trial to a state."""
         with self._writing():
             self._db.execute(
-                "UPDATE trial SET state = ?, error = ? WHERE name = ?", (state, told, trial.name)
+                "UPDATE trial SET state = ?, error = ? WHERE name = ?", (state, error, trial.name)
             )
 
     def add(self, trial: Trial, record: EpochRecord) -> None:
