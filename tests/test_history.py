@@ -147,9 +147,11 @@ def test_names_are_read_from_a_file_as_they_stand_there(tmp_path: Path):
         ]
 
 
-def test_rows_longer_than_the_header_are_refused(tmp_path: Path):
+@pytest.mark.parametrize("rows", ["16,1,1,0.5,\n16,1,2,0.4,\n", "1,16,1,1,0.5\n2,16,1,2,0.5\n"])
+def test_rows_longer_than_the_header_are_refused(tmp_path: Path, rows: str):
+    """Also where the first field counts on, which an index of pandas could do."""
     path = tmp_path / "history.csv"
-    path.write_text("batch_size,replicate,epoch,val_loss\n16,1,1,0.5,\n16,1,2,0.4,\n")
+    path.write_text(f"batch_size,replicate,epoch,val_loss\n{rows}")
     with pytest.raises(HistoryError, match="rows must have as many fields as the header"):
         read_history(path)
 

@@ -127,11 +127,11 @@ def read_history(path: Path) -> pd.DataFrame:
         raise HistoryError(f"{path}: a history must end in .csv or .parquet")
     try:
         table = _read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+    except HistoryError:
+        raise
     except Exception as error:  # pandas and Arrow raise many kinds of error on malformed bytes
         reason = str(error) or type(error).__name__
         raise HistoryError(f"{path}: cannot be read as a history: {reason}") from error
-    if path.suffix == ".csv" and not isinstance(table.index, pd.RangeIndex):
-        raise HistoryError(f"{path}: rows must have as many fields as the header, but have more")
     return check_history(table, str(path))
 
 
@@ -148,6 +148,7 @@ def encode_history(history: pd.DataFrame, suffix: str) -> bytes:
 
 def _read_csv(path: Path) -> pd.DataFrame:
     """Reads names as they stand there, since a stage may be called NA or 007, and the rest as pandas does."""
+    header = _header(path)
     figures = [name for name in pd.read_csv(path, nrows=0).columns if name not in _WORDS]
     table = pd.read_csv(
         path,
@@ -156,10 +157,21 @@ def _read_csv(path: Path) -> pd.DataFrame:
         na_values=dict.fromkeys(figures, _NO_FIGURE),
         low_memory=False,
     )
-    header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
     if header.duplicated().any():  # which pandas would have numbered, unseen by `check_history`
         table.columns = pd.Index(header)
     return table
+
+
+def _header(path: Path) -> pd.Series:
+    """The first line's fields.
+
+    Raises:
+        HistoryError: The next line has more, of which pandas would take the first for an index.
+    """
+    try:
+        return pd.read_csv(path, header=None, nrows=2, dtype=str, keep_default_na=False).iloc[0]
+    except pd.errors.ParserError as error:
+        raise HistoryError(f"{path}: rows must have as many fields as the header, but have more") from error
 
 
 def _trial_keys(table: pd.DataFrame) -> list[str]:
