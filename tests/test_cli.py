@@ -146,6 +146,14 @@ def test_every_command_has_help(command: Command):
         (["analyze", "published", "--margin", "0"], "margin must be above 0, but got 0.0"),
         (["analyze", "."], "Error: .: holds no run"),
         (["data", "synthetic-cactus", "--to", "d", "--images", "0"], "count >= 1"),
+        (["data", "describe", "nowhere"], "nowhere: must be a folder with"),
+        (["data", "describe", "small.npz"], "small.npz: must be a folder with"),
+        (
+            ["data", "describe", "keras:mnits"],
+            "cifar10, cifar100, fashion_mnist, mnist (got 'keras:mnits')",
+        ),
+        (["data", "describe", "synthetic-cactus", "--label", "x"], "so it takes no label or validation"),
+        (["run", "demo", "--data", "keras:imdb"], "data.source: must be keras: and one of cifar10"),
     ],
 )
 def test_what_cannot_be_accepted_is_told_in_a_message(command: Command, arguments: list[str], message: str):
@@ -167,7 +175,7 @@ def test_a_run_prints_lines_a_table_and_the_page(command: Command, tmp_path: Pat
     told = command("run", str(study_file(tmp_path)), "--out", "r", "--set", "seed=3", "--workers", "1")
     assert (told.code, told.err) == (0, "")
     lines = told.out.splitlines()
-    assert lines[:2] == ["reading the images of synthetic-cactus", "2 trials, 0 done before"]
+    assert lines[:2] == ["reading the data of synthetic-cactus", "2 trials, 0 done before"]
     assert re.fullmatch(r"1 worker with \d+ threads?: as asked for", lines.pop(2))
     assert re.fullmatch(
         r"b8-r1 epoch 1 one: accuracy 0\.6420 val 0\.5920, loss 0\.5000 val 0\.5000, 24 images/s, "
@@ -318,6 +326,21 @@ def test_synthetic_images_are_written_in_the_competitions_layout(command: Comman
     told = command("data", "synthetic-cactus", "--to", "cacti", "--images", "20")
     assert told.code == 2
     assert "must be a new or an empty folder" in told.err
+
+
+def test_data_are_described_in_the_terminal_and_as_a_page(command: Command):
+    rows = [f"{place},{place * place},{'uvw'[place % 3]}" for place in range(30)]
+    Path("flowers.csv").write_text("\n".join(["a,b,kind", *rows]), encoding="utf-8")
+    Path("more.csv").write_text("\n".join(["a,b,kind", *rows[:4]]), encoding="utf-8")
+    options = ("--label", "kind", "--validation", "more.csv", "--html", "p/x.html")
+    told = command("data", "describe", "flowers.csv", *options)
+    assert (told.code, told.err) == (0, "")
+    words = " ".join(told.out.split())
+    assert "examples 34: 30 for training, 4 for validation (given by the source)" in words
+    assert "each a row of 2 features" in words
+    assert "u 10 2 v 10 1 w 10 1" in words
+    assert told.out.splitlines()[-1] == "Page: p/x.html"
+    assert "Examples per class, of 2 features" in Path("p/x.html").read_text(encoding="utf-8")
 
 
 def test_the_summary_is_given_at_chosen_epochs(command: Command):

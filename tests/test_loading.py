@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchscope.api import resolve
 from batchscope.errors import StudyError
 from batchscope.loading import apply_changes, difference, dump_study, parse_change, parse_study, read_toml
 from batchscope.studies import built_in_studies, load_study, study_text
@@ -254,10 +255,29 @@ def test_differences_are_told_by_key():
 
 def test_relative_paths_are_taken_from_the_files_folder(tmp_path: Path):
     file = tmp_path / "mine.toml"
-    file.write_text(MINIMAL + '[data]\nsource = "images"\n[model]\nweights = "w.h5"\n', encoding="utf-8")
+    file.write_text(
+        MINIMAL + '[data]\nsource = "images"\nvalidation = "more"\n[model]\nweights = "w.h5"\n',
+        encoding="utf-8",
+    )
     study = load_study(str(file))
     assert study.data.source == str(tmp_path / "images")
+    assert study.data.validation == str(tmp_path / "more")
     assert study.model.weights == str(tmp_path / "w.h5")
+
+
+@pytest.mark.parametrize("name", ["keras:mnist", "synthetic-cactus"])
+def test_what_is_no_path_is_left_alone(tmp_path: Path, name: str):
+    file = tmp_path / "mine.toml"
+    file.write_text(f'{MINIMAL}[data]\nsource = "{name}"\n', encoding="utf-8")
+    assert load_study(str(file)).data.source == name
+    assert resolve(str(file), []).data.source == name
+
+
+def test_a_dataset_that_keras_lacks_is_refused_with_the_list():
+    with pytest.raises(
+        StudyError, match=r"data\.validation: must be keras: and one of cifar10, .*\(got 'keras:x'\)"
+    ):
+        parse_study(apply_changes(read_toml(MINIMAL, "mine"), [("data.validation", "keras:x")]), "mine")
 
 
 def test_an_empty_path_is_not_taken_for_the_files_folder(tmp_path: Path):
@@ -267,7 +287,7 @@ def test_an_empty_path_is_not_taken_for_the_files_folder(tmp_path: Path):
         load_study(str(file))
 
 
-@pytest.mark.parametrize(("table", "key"), [("data", "source"), ("model", "weights")])
+@pytest.mark.parametrize(("table", "key"), [("data", "source"), ("data", "validation"), ("model", "weights")])
 def test_the_home_of_nobody_is_refused_by_key(tmp_path: Path, table: str, key: str):
     file = tmp_path / "mine.toml"
     file.write_text(f'{MINIMAL}[{table}]\n{key} = "~no-such-user/w.h5"\n', encoding="utf-8")

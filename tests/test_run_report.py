@@ -116,8 +116,8 @@ def test_provenance_spans_all_sessions_and_tells_every_version(folder: Path):
         "seed": "7, replicates 1 to 1",
         "split seed": "2019",
         "weights": "none",
-        "images": "there",
-        "fingerprint of images and labels": "f00d",
+        "data": "there",
+        "fingerprint of the data": "f00d",
         "cores": "2",
         "keras": "3.11, then 3.12",
     }
@@ -149,6 +149,28 @@ def test_the_sample_images_come_back_as_they_were(folder: Path):
     assert data.skipped == (("a.jpg", "must not be empty"),)
 
 
+def test_grey_samples_come_back_with_one_colour_and_notes_reach_the_page(folder: Path):
+    image = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    summary = dataclasses.replace(SUMMARY, shape=(8, 8, 1), notes=("The test part is left alone.",))
+    with open_store(folder) as store:
+        store.keep_data(summary, [SampleImage("x", "cat", buffer.getvalue())])
+    data = content(folder).data
+    assert data is not None
+    np.testing.assert_array_equal(data.images, image[None, :, :, None])
+    assert (data.noun, data.notes) == ("images", ("The test part is left alone.",))
+
+
+def test_a_table_has_counts_and_no_sample(folder: Path):
+    with open_store(folder) as store:
+        store.keep_data(dataclasses.replace(SUMMARY, shape=(5,)), [])
+    data = content(folder).data
+    assert data is not None
+    assert (data.noun, data.features, len(data.images)) == ("examples", 5, 0)
+    assert (data.training_counts, data.validation_counts) == ((3, 9), (1, 2))
+
+
 @pytest.mark.parametrize(
     ("png", "label"), [(b"", "cat"), (b"\x89PNG\r\n\x1a\n" + bytes(99), "cat"), (PNG, "horse")]
 )
@@ -164,7 +186,7 @@ def test_a_number_of_training_images_that_cannot_be_is_refused(folder: Path, tra
     with open_store(folder) as store:
         store.keep_data(dataclasses.replace(SUMMARY, training=training), [])
     with pytest.raises(
-        RunFolderError, match="must have at least 1 training images, but its database tells of"
+        RunFolderError, match="must have at least 1 training examples, but its database tells of"
     ):
         content_of(str(folder), Settings())
 
@@ -173,7 +195,7 @@ def test_counts_of_the_sample_are_whole_numbers(folder: Path):
     with open_store(folder) as store:
         store.keep_data(dataclasses.replace(SUMMARY, validation=(1, "x")), [SampleImage("x", "cat", PNG)])
     with pytest.raises(
-        ReportError, match=r"counts of images must be whole numbers, but got \(3, 9, 1, 'x'\)"
+        ReportError, match=r"counts of examples must be whole numbers, but got \(3, 9, 1, 'x'\)"
     ):
         content(folder)
 

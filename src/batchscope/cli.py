@@ -29,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-data_app = typer.Typer(help="Get or make images to study.", no_args_is_help=True)
+data_app = typer.Typer(help="Get, make or look at data to study.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 
@@ -64,7 +64,8 @@ def _options(
 def run(
     study: Annotated[str, typer.Argument(help="A built-in study (see 'studies') or a study file.")],
     data: Annotated[
-        str | None, typer.Option(help="Folder of the images, or synthetic-cactus.", show_default=False)
+        str | None,
+        typer.Option(help="Folder or file of the data, keras:NAME, or synthetic-cactus.", show_default=False),
     ] = None,
     weights: Annotated[
         str | None,
@@ -83,7 +84,7 @@ def run(
         int | None, typer.Option(help="Instead of the study's.", show_default=False)
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(help="Use a stratified subset of so many images.", show_default=False)
+        int | None, typer.Option(help="Use a stratified subset of so many examples.", show_default=False)
     ] = None,
     skip_bad_images: Annotated[
         bool, typer.Option("--skip-bad-images", help="Go on without images that cannot be read; record them.")
@@ -237,6 +238,39 @@ def aerial_cactus(
     from batchscope.data import fetch_competition
 
     typer.echo(fetch_competition(to))
+
+
+@data_app.command("describe")
+def describe_data(
+    source: Annotated[
+        str,
+        typer.Argument(help="Folder, .npz, .csv or .parquet file, keras:NAME, or synthetic-cactus."),
+    ],
+    label: Annotated[
+        str | None, typer.Option(help="Column of labels of a table of features.", show_default=False)
+    ] = None,
+    validation: Annotated[
+        str | None, typer.Option(help="Folder or file with the examples for validation.", show_default=False)
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page with a sample to this file.", show_default=False)
+    ] = None,
+) -> None:
+    """Show what a source holds: classes, sizes, ranges, and what cannot be used."""
+    from rich.console import Console
+
+    from batchscope.data import describe, load_and_split
+    from batchscope.loading import parse_data
+    from batchscope.report.data_page import data_sample, print_description, write_data_page
+
+    given = {"source": source, "label": label, "validation": validation}
+    spec = parse_data({key: value for key, value in given.items() if value is not None}, "data describe")
+    dataset, split = load_and_split(spec)
+    description, sample = describe(dataset, split), data_sample(dataset, split)
+    print_description(description, sample, Console())
+    if html is not None:
+        write_data_page(description, sample, html)
+        typer.echo(f"Page: {html}")
 
 
 def _whole_numbers(option: str, key: str, text: str) -> list[int]:

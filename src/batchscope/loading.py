@@ -16,7 +16,15 @@ from pydantic import BaseModel, ValidationError
 from batchscope.errors import Problem, StudyError
 from batchscope.spec import Augmentation, DataSpec, FromLayer, ModelSpec, Stage, Study
 
-__all__ = ["apply_changes", "difference", "dump_study", "parse_change", "parse_study", "read_toml"]
+__all__ = [
+    "apply_changes",
+    "difference",
+    "dump_study",
+    "parse_change",
+    "parse_data",
+    "parse_study",
+    "read_toml",
+]
 
 _BUDGETS = frozenset({"epochs", "updates"})
 # A study needs four levels; what reads, copies and shows it calls itself at each.
@@ -62,6 +70,22 @@ def parse_study(raw: Mapping[str, Any], source: str) -> Study:
     """
     try:
         return Study.model_validate(raw)
+    except ValidationError as error:
+        raise StudyError(source, _problems(error, raw)) from error
+
+
+def parse_data(raw: Mapping[str, Any], source: str) -> DataSpec:
+    """Validates the description of data alone, as it stands under ``[data]``.
+
+    Args:
+        raw: Its keys and values.
+        source: Names their origin in error messages.
+
+    Raises:
+        StudyError: With every problem found.
+    """
+    try:
+        return DataSpec.model_validate(raw)
     except ValidationError as error:
         raise StudyError(source, _problems(error, raw)) from error
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
@@ -81,7 +82,7 @@ def analyze_run(
 
     Args:
         study: The study of the run.
-        store: Its results; it tells the number of training images.
+        store: Its results; it tells the number of training examples.
         history: As stored.
         settings: Of the analysis; None for the defaults.
 
@@ -92,21 +93,21 @@ def analyze_run(
 
 
 def _plan(study: Study, store: Store) -> Plan | None:
-    """None where the number of training images was not stored."""
+    """None where the number of training examples was not stored."""
     kept = store.data()
     if kept is None:
         return None
     counts = kept[0].training
-    images = sum(counts) if all(isinstance(count, int) for count in counts) else 0
+    examples = sum(counts) if all(isinstance(count, int) for count in counts) else 0
     least = max(study.batch_sizes) if study.last_batch == "drop" else 1
-    if images < least:
+    if examples < least:
         raise RunFolderError(
-            f"a run of this study must have at least {least} training images, but its database tells of "
+            f"a run of this study must have at least {least} training examples, but its database tells of "
             f"{counts} by class"
         )
     return Plan(
         budgets={stage.name: "epochs" if stage.epochs else "updates" for stage in study.stages},
-        last_epochs={size: schedule(study, size, images)[-1].last_epoch for size in study.batch_sizes},
+        last_epochs={size: schedule(study, size, examples)[-1].last_epoch for size in study.batch_sizes},
     )
 
 
@@ -154,7 +155,7 @@ def _provenance(study: Study, store: Store) -> Provenance | None:
         ("weights", study.model.weights),
     ]
     if summary is not None:
-        rows += [("images", summary[0].source), ("fingerprint of images and labels", summary[0].fingerprint)]
+        rows += [("data", summary[0].source), ("fingerprint of the data", summary[0].fingerprint)]
     rows += [(name, value) for name, value in _merged(sessions).items() if name != "command"]
     return Provenance(tuple(rows), sessions[0][2].get("command"))
 
@@ -172,11 +173,14 @@ def _merged(sessions: Sequence[tuple[str, str | None, Mapping[str, str]]]) -> di
 
 def _data_sample(store: Store) -> DataSample | None:
     kept = store.data()
-    if kept is None or not kept[1]:
+    if kept is None:
         return None
     summary, samples = kept
+    is_table = len(summary.shape) == 1
+    if not samples and not is_table:
+        return None
     try:
-        images = np.stack([np.asarray(Image.open(io.BytesIO(sample.png))) for sample in samples])
+        images = _pictures([sample.png for sample in samples])
         labels = tuple(summary.classes.index(sample.label) for sample in samples)
     except Exception as error:  # Pillow's decoders raise many kinds of error on malformed bytes
         reason = str(error) or type(error).__name__
@@ -189,4 +193,14 @@ def _data_sample(store: Store) -> DataSample | None:
         training_counts=summary.training,
         validation_counts=summary.validation,
         skipped=summary.skipped,
+        features=summary.shape[0] if is_table else 0,
+        notes=summary.notes,
     )
+
+
+def _pictures(files: Sequence[bytes]) -> npt.NDArray[np.uint8]:
+    """Images of one size, shape (k, height, width, 3 or 1)."""
+    if not files:
+        return np.empty((0, 1, 1, 3), np.uint8)
+    pictures = np.stack([np.asarray(Image.open(io.BytesIO(file))) for file in files])
+    return pictures[..., None] if pictures.ndim == 3 else pictures

@@ -39,26 +39,63 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+KERAS_PREFIX = "keras:"
+KERAS_DATASETS = ("cifar10", "cifar100", "fashion_mnist", "mnist")
+"""Those of ``keras.datasets`` that hold images of one size with one label each."""
+
+
+def is_path(source: str) -> bool:
+    """Whether a `DataSpec.source` names files, and not what is generated or fetched by its name."""
+    return source != "synthetic-cactus" and not source.startswith(KERAS_PREFIX)
+
+
 class DataSpec(_Strict):
-    """Where the labelled images come from and how they are split.
+    """Where the labelled examples come from and how they are split.
 
     Attributes:
-        source: A folder (Kaggle layout or a folder per class), or ``synthetic-cactus``, which is
+        source: A folder (Kaggle layout, a folder per class, such folders in ``train`` and ``val``,
+            or IDX files), a file (``.npz``, or a ``.csv`` or ``.parquet`` table of features),
+            ``keras:`` and the name of one of ``keras.datasets``, or ``synthetic-cactus``, which is
             generated. None in a built-in study that needs ``--data``.
+        label: Name of the column of labels in a table of features.
+        validation: A folder or file with the examples for validation, where `source` has none of
+            its own and none shall be drawn from it.
         images: How many images to generate; only for ``synthetic-cactus``.
-        limit: Use a stratified subset of this many images.
-        validation_share: Share of the images held back for validation, 0 to 1.
-        split_seed: Seed of the stratified split, the same for all replicates.
+        limit: Use a stratified subset of this many examples; of those for training where the
+            source gives a validation part.
+        validation_share: Share of the examples held back for validation, 0 to 1. Without effect
+            where the source gives a validation part.
+        split_seed: Seed of the stratified split, of the subset, and of the order of given parts;
+            the same for all replicates.
         skip_bad_images: Leave out images that cannot be read, and record them, where otherwise
             the run stops.
     """
 
     source: Annotated[str, Field(min_length=1)] | None = None
+    label: Annotated[str, Field(min_length=1)] | None = None
+    validation: Annotated[str, Field(min_length=1)] | None = None
     images: Annotated[int, Field(ge=10)] = 17_500
     limit: Annotated[int, Field(ge=10)] | None = None
     validation_share: Share = 0.2
     split_seed: Annotated[int, Field(ge=0, lt=2**32)] = 2019
     skip_bad_images: bool = False
+
+    @field_validator("source", "validation")
+    @classmethod
+    def _keras_has_the_dataset(cls, value: str | None) -> str | None:
+        if value is not None and value.startswith(KERAS_PREFIX):
+            name = value.removeprefix(KERAS_PREFIX)
+            if name not in KERAS_DATASETS:
+                raise ValueError(f"must be {KERAS_PREFIX} and one of {', '.join(KERAS_DATASETS)}")
+        return value
+
+    @model_validator(mode="after")
+    def _validation_fits_the_source(self) -> DataSpec:
+        if self.source == "synthetic-cactus" and (self.validation or self.label):
+            raise ValueError(
+                "synthetic-cactus has labels of its own and is split, so it takes no label or validation"
+            )
+        return self
 
 
 class ModelSpec(_Strict):

@@ -185,7 +185,7 @@ def test_limit_is_stratified_and_examines_only_the_chosen(tmp_path: Path) -> Non
 
 
 def test_limit_beyond_the_images_is_refused(kaggle: Path) -> None:
-    with pytest.raises(DataError, match="limit = 21 of 20 images"):
+    with pytest.raises(DataError, match="limit = 21 of 20 examples"):
         load(kaggle, limit=21)
     assert len(load(kaggle, limit=20)) == 20
 
@@ -204,11 +204,17 @@ def test_images_without_an_id_are_told_whatever_the_limit(kaggle: Path) -> None:
         (["cat/1.png"], "at least two classes, but got cat"),
         (["cat/1.png", "dog/"], "each class must have images, but dog has none"),
         (["cat/1.png", "Cat/1.png"], "classes must differ in more than case"),
-        (["train/cat/1.png", "test/cat/1.png"], "but test, train names a part of a dataset"),
+        (["train/cat/1.png", "train/dog/1.png"], "but train names a part of a dataset"),
+        (["val/cat/1.png", "test/cat/1.png"], "but test, val names a part of a dataset"),
+        (["train/cat/1.png", "test/cat/1.png"], "train: there must be at least two classes, but got cat"),
+        (
+            ["train/cat/1.png", "val/cat/1.png", "valid/cat/1.png"],
+            "one validation part, but holds val and valid",
+        ),
         (["cat/1.png", "dog/1.png", "val/1.png"], "but val names a part of a dataset"),
         (["cat/a/1.png", "dog/1.png"], "must hold images and no folders, but there is cat/a"),
         (["cat/1.png", "dog/1.png", "loose.JPG"], "loose.JPG: lies beside the class folders"),
-        (["train.csv"], "must lie beside it in train.zip or train/, but none is there"),
+        (["train.csv"], "must be UTF-8"),
         (["train.csv", "train.zip", "train/1.png"], "but there are train.zip and train; keep the one to use"),
         (
             ["train.csv", "train.zip", "cat/1.png", "dog/1.png"],
@@ -222,6 +228,12 @@ def test_what_fits_no_layout_or_several_is_refused(tmp_path: Path, names: list[s
         path.parent.mkdir(exist_ok=True, parents=True)
         path.mkdir() if name.endswith("/") else path.write_bytes(encoded(coloured(1)))
     with pytest.raises(DataError, match=re.escape(message)):
+        load(tmp_path)
+
+
+def test_a_table_of_ids_without_its_images_is_refused(tmp_path: Path) -> None:
+    write_table(tmp_path / "train.csv", [("1.png", "0"), ("2.png", "1")])
+    with pytest.raises(DataError, match=r"must lie beside it in train.zip or train/, but none is there"):
         load(tmp_path)
 
 

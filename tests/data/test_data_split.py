@@ -48,7 +48,7 @@ def test_split_follows_its_seed() -> None:
         ([], 0.2),
     ],
 )
-def test_too_few_images_of_a_class_are_refused(labels: list[int], share: float) -> None:
+def test_too_few_examples_of_a_class_are_refused(labels: list[int], share: float) -> None:
     with pytest.raises(DataError, match=r"each class must be in the training and in the validation part"):
         split_dataset(labels, share, 0)
 
@@ -67,6 +67,6 @@ def test_subset_follows_its_seed() -> None:
     assert not np.array_equal(first, other)
 
 
-def test_limit_above_the_number_of_images_is_refused() -> None:
-    with pytest.raises(DataError, match=r"limit = 17,501 of 17,500 images"):
+def test_limit_above_the_number_of_examples_is_refused() -> None:
+    with pytest.raises(DataError, match=r"limit = 17,501 of 17,500 examples"):
         stratified_subset(LABELS, 17_501, 0)

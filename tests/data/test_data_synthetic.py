@@ -114,7 +114,7 @@ def test_a_limit_chooses_from_that_number() -> None:
     assert numbers == sorted(numbers)
     assert numbers[-1] > 500
     np.testing.assert_array_equal(limited.inputs, generate_cacti(1_000).inputs[numbers])
-    with pytest.raises(DataError, match="limit = 60 of 50 images"):
+    with pytest.raises(DataError, match="limit = 60 of 50 examples"):
         load_dataset(DataSpec(source="synthetic-cactus", images=50, limit=60), 96, "nearest")
 
 
@@ -151,6 +151,14 @@ def test_written_files_are_the_same_bytes_each_time(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "one" / "train.zip") as archive:
         assert archive.namelist() == [f"train/{name}" for name, _ in rows[1:]]
         assert Image.open(io.BytesIO(archive.read(archive.namelist()[0]))).format == "JPEG"
+
+
+def test_the_layout_holds_colour_images_alone(tmp_path: Path) -> None:
+    cacti = generate_cacti(4)
+    grey = Dataset(**(vars(cacti) | {"inputs": cacti.inputs[..., :1]}))
+    with pytest.raises(DataError, match=r"holds colour images, but the inputs are uint8 \(4, 32, 32, 1\)"):
+        write_kaggle_layout(grey, tmp_path / "grey")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:

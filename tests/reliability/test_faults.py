@@ -112,7 +112,7 @@ def test_images_that_find_no_room_stop_the_run_until_they_do(
 
     with monkeypatch.context() as patch:
         patch.setattr(TrainingData, "save", no_room)
-        with pytest.raises(RunFolderError, match=r"run/cache: the images must find room here"):
+        with pytest.raises(RunFolderError, match=r"run/cache: the data must find room here"):
             run_study(small_study(), folder, Events())
     disk.free()
     run_study(small_study(), folder, Events())
@@ -266,7 +266,7 @@ def test_a_cache_that_cannot_be_written_stops_the_run_until_it_can(
     with place.claim(small_study()):
         place.cache.symlink_to(medium)
     full_disk.lock(medium)
-    with pytest.raises(RunFolderError, match=r"run/cache: the images must find room .*images\.npy"):
+    with pytest.raises(RunFolderError, match=r"run/cache: the data must find room .*inputs\.npy"):
         run_study(small_study(), place.path, Events())
     full_disk.unlock(medium)
     run_study(small_study(), place.path, Events())

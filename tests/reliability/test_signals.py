@@ -82,7 +82,7 @@ def test_the_page_of_what_is_there_so_far_is_made_by_the_command_that_is_told(tm
 
 @pytest.mark.parametrize(
     ("stub", "line", "workers"),
-    [("never answer", "reading the images", 0), ("never answer", "2 workers", 2), ("", "2 workers", 2)],
+    [("never answer", "reading the data", 0), ("never answer", "2 workers", 2), ("", "2 workers", 2)],
 )
 def test_a_run_that_has_trained_nothing_yet_ends_too(tmp_path: Path, stub: str, line: str, workers: int):
     """While images are read, while workers start, and while real ones load their backend."""

@@ -59,7 +59,7 @@ def lines(page: io.StringIO) -> LinePrinter:
 
 def test_a_line_an_epoch(lines: LinePrinter, page: io.StringIO, clock: Clock):
     with lines as watcher:
-        watcher.note("reading the images of [red]here[/red]")
+        watcher.note("reading the data of [red]here[/red]")
         watcher.plan([FIRST, SECOND], 0, {FIRST: 96, SECOND: 96})
         clock.now += 60  # workers start
         watcher.started(FIRST, 0, 0.0)
@@ -72,7 +72,7 @@ def test_a_line_an_epoch(lines: LinePrinter, page: io.StringIO, clock: Clock):
         watcher.started(SECOND, 0, 0.0)
         watcher.ended(SECOND, TrialState.FAILED, "Traceback:\nValueError: [bold] broken")
     assert page.getvalue().splitlines() == [
-        "reading the images of [red]here[/red]",
+        "reading the data of [red]here[/red]",
         "2 trials, 0 done before",
         "b8-r1 epoch 1 one: accuracy 0.7000 val 0.6000, loss 0.5000 val 0.3333, 24 images/s, 0 min 12 s left",
         "b8-r1 epoch 2 one: accuracy 0.8000 val 0.7000, loss nan val 0.2500, 24 images/s, 0 min 08 s left",

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from batchscope.data import TrainingData
 from batchscope.errors import DataError, RunFolderError
 from batchscope.records import TrialState
 from batchscope.running import provenance
@@ -34,7 +35,7 @@ def test_a_run_stores_everything_and_tells_it(tmp_path: Path):
         ("b8-r1", TrialState.COMPLETE, None),
         ("b16-r1", TrialState.COMPLETE, None),
     ]
-    assert seen.notes[0] == "reading the images of synthetic-cactus"
+    assert seen.notes[0] == "reading the data of synthetic-cactus"
     assert seen.planned == [(2, 0, 2 * 2 * 48)]
     assert seen.starts == [("b8-r1", 0, 0.0), ("b16-r1", 0, 0.0)]
     assert seen.records == [("b8-r1", 1), ("b8-r1", 2), ("b16-r1", 1), ("b16-r1", 2)]
@@ -139,7 +140,7 @@ def test_images_that_changed_since_are_refused(tmp_path: Path, stub: Stub):
     Image.new("RGB", (8, 8), "green").save(images / "cat" / "07.png")
     with pytest.raises(RunFolderError, match="must be those that the run began with") as caught:
         run_study(study, tmp_path / "run", Events())
-    assert "restore the images" in str(caught.value)
+    assert "restore the data" in str(caught.value)
     assert states(tmp_path / "run") == before
 
 
@@ -159,6 +160,31 @@ def test_skipped_images_are_recorded_and_told(tmp_path: Path):
     assert sum(summary.training) + sum(summary.validation) == 59
 
 
+@pytest.mark.usefixtures("stub")
+def test_a_table_with_its_validation_part_is_kept_as_it_is(tmp_path: Path):
+    for name, count in (("mine", 48), ("more", 8)):
+        rows = "".join(f"{place},{place / 7},{'uvw'[place % 3]}\n" for place in range(count))
+        (tmp_path / f"{name}.csv").write_text(f"a,b,y\n{rows}", encoding="utf-8")
+    data = {
+        "source": str(tmp_path / "mine.csv"),
+        "validation": str(tmp_path / "more.csv"),
+        "validation_share": 0.5,
+    }
+    seen = Events()
+    run_study(small_study(data=data), tmp_path / "run", seen)
+    kept = TrainingData.load(RunFolder(tmp_path / "run").cache)
+    expected = np.array([[place, place / 7] for place in (*range(48), *range(8))], np.float32)
+    np.testing.assert_array_equal(kept.inputs, expected)
+    assert sorted(kept.split.training) == list(range(48))
+    assert sorted(kept.split.validation) == list(range(48, 56))
+    with Store(tmp_path / "run" / "results.sqlite") as store:
+        summary, samples = store.data() or pytest.fail("nothing kept")
+    assert (summary.training, summary.validation, summary.shape) == ((16, 16, 16), (3, 3, 2), (2,))
+    assert samples == []
+    assert summary.notes == ("validation_share = 0.5 has no effect: the validation part is given.",)
+    assert summary.notes[0] in seen.notes
+
+
 def test_too_large_a_batch_is_refused_before_anything_is_trained(tmp_path: Path):
     with pytest.raises(DataError, match="got batch size 64 and 48 images"):
         run_study(small_study(batch_sizes=[8, 64]), tmp_path / "run", Events())
@@ -169,7 +195,7 @@ def test_a_cache_that_finds_no_room_is_told(tmp_path: Path):
     study = small_study()
     with RunFolder(tmp_path / "run").claim(study):
         (tmp_path / "run" / "cache").touch()
-    with pytest.raises(RunFolderError, match="the images must find room here, but"):
+    with pytest.raises(RunFolderError, match="the data must find room here, but"):
         run_study(study, tmp_path / "run", Events())
 
 

@@ -163,7 +163,7 @@ def test_the_data_come_back_and_are_replaced_as_a_whole(store: Store):
     old = DataSummary("there", "f00", ("0", "1"), (3, 9), (1, 2), (("a.jpg", "is empty"), ("b", "ü")))
     store.keep_data(old, [SampleImage(str(n), "0", bytes([n, 0, 255])) for n in range(3)])
     assert store.data() == (old, [SampleImage(str(n), "0", bytes([n, 0, 255])) for n in range(3)])
-    new = DataSummary("here", "ba5", ("cat",), (4,), (0,), ())
+    new = DataSummary("here", "ba5", ("cat",), (4,), (0,), (), (7,), ("a note",))
     store.keep_data(new, [SampleImage("z", "cat", b"png")])
     assert store.data() == (new, [SampleImage("z", "cat", b"png")])
 

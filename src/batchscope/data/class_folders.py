@@ -14,16 +14,43 @@ from batchscope.data.listing import Listing
 from batchscope.data.problems import first_ten
 from batchscope.errors import DataError
 
-__all__ = ["PARTS", "class_folders_in", "list_class_folders"]
+__all__ = ["class_folders_in", "list_class_folders", "loose_images", "part_folders_in"]
 
-PARTS = ("test", "train", "training", "val", "valid", "validation")
-"""Folder names that stand for parts of a dataset, never for classes."""
+_PARTS = {
+    "train": "training",
+    "training": "training",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+}
+"""Folder names that stand for parts of a dataset, never for classes, and the parts."""
 
 
 def class_folders_in(folder: Path) -> list[Path]:
     """The subfolders that could be classes, in the order of their names."""
     subfolders = [path for path in folder.iterdir() if path.is_dir() and not is_clutter(path.name)]
-    return sorted(path for path in subfolders if path.name.casefold() not in PARTS)
+    return sorted(path for path in subfolders if path.name.casefold() not in _PARTS)
+
+
+def part_folders_in(folder: Path) -> dict[str, Path]:
+    """The subfolders that are ``training``, ``validation`` and ``test`` part by their names.
+
+    Raises:
+        DataError: There are two for one part.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        part = _PARTS.get(path.name.casefold())
+        if part is None or not path.is_dir():
+            continue
+        if part in found:
+            raise DataError(
+                f"{folder}: must hold one {part} part, but holds {found[part].name} and {path.name}; "
+                "keep the one to use"
+            )
+        found[part] = path
+    return found
 
 
 def list_class_folders(folder: Path) -> Listing:
@@ -40,22 +67,28 @@ def list_class_folders(folder: Path) -> Listing:
             class's folder, or a folder such as ``train`` among the classes.
     """
     subfolders = class_folders_in(folder)
-    parts = [path.name for path in folder.iterdir() if path.is_dir() and path.name.casefold() in PARTS]
+    parts = [path.name for path in folder.iterdir() if path.is_dir() and path.name.casefold() in _PARTS]
     if parts:
         raise DataError(
             f"{folder}: folders must be classes, but {first_ten(sorted(parts))} names a part of a dataset; "
-            "name the folder that holds the classes"
+            "name the folder that holds the classes, or have train/ and val/ or test/ and nothing beside"
         )
     check_names(folder, [path.name for path in subfolders])
     classes = classes_of(folder, [path.name for path in subfolders])
     files = {path.name: FolderImages(path) for path in subfolders}
     _check_depth(folder, files)
-    loose = [path.name for path in folder.iterdir() if _is_loose(path)]
-    check_names(folder, loose)
-    bad = [BadImage(name, "lies beside the class folders and so has no class") for name in sorted(loose)]
     ids = [f"{name}/{image}" for name in classes for image in files[name].names]
     labels = np.repeat(np.arange(len(classes)), [len(files[name].names) for name in classes])
-    return Listing(tuple(ids), labels.astype(np.int64), classes, _ClassImages(files), tuple(bad))
+    return Listing(tuple(ids), labels.astype(np.int64), classes, _ClassImages(files), loose_images(folder))
+
+
+def loose_images(folder: Path) -> tuple[BadImage, ...]:
+    """Images that lie beside folders of images."""
+    loose = [path.name for path in folder.iterdir() if _is_loose(path)]
+    check_names(folder, loose)
+    return tuple(
+        BadImage(name, "lies beside the class folders and so has no class") for name in sorted(loose)
+    )
 
 
 class _ClassImages:

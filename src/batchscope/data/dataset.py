@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from batchscope.errors import DataError
 
-__all__ = ["BadImage", "Dataset"]
+__all__ = ["BadImage", "Dataset", "is_images"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,12 @@ class Dataset:
         classes: Names of the classes; ``("0", "1")`` for tables of zeros and ones, otherwise sorted.
         source: Where the examples came from.
         skipped: Images left out because they cannot be used.
+        given: How many of the last examples the source gives for validation; 0 where the split is
+            to be drawn.
+        features: Names of the columns of a table; empty for images, and for features without names.
+        sizes: (height, width, count) of the images before they were brought to one size, the most
+            frequent first; empty for features.
+        notes: What a reader must know of where the parts came from.
 
     Raises:
         DataError: The shapes or types contradict this description.
@@ -50,17 +56,28 @@ class Dataset:
     classes: tuple[str, ...]
     source: str
     skipped: tuple[BadImage, ...]
+    given: int = 0
+    features: tuple[str, ...] = ()
+    sizes: tuple[tuple[int, int, int], ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.ids)
         kinds = (self.inputs.dtype, self.labels.dtype)
-        described = (_is_images(self.inputs) or _is_features(self.inputs)) and kinds[1] == np.int64
+        described = (is_images(self.inputs) or _is_features(self.inputs)) and kinds[1] == np.int64
         if not described or len(self.inputs) != count or self.labels.shape != (count,):
             raise DataError(
                 "a dataset has inputs uint8 (n, height, width, 3 or 1) or float32 (n, features), labels "
                 f"int64 (n,) and n ids, but got inputs {kinds[0]} {self.inputs.shape}, labels {kinds[1]} "
                 f"{self.labels.shape}, {count} ids"
             )
+        if self.features and self.inputs.shape[1:] != (len(self.features),):
+            raise DataError(
+                f"each feature has its name, but there are {len(self.features)} names for inputs of shape "
+                f"{self.inputs.shape}"
+            )
+        if not 0 <= self.given <= count:
+            raise DataError(f"0 to {count} examples may be given for validation, but got {self.given}")
         if count and not 0 <= self.labels.min() <= self.labels.max() < len(self.classes):
             raise DataError(
                 f"labels must be between 0 and {len(self.classes) - 1}, but got "
@@ -70,20 +87,27 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def class_counts(self, rows: NDArray[np.int64]) -> tuple[int, ...]:
+        """How many of these examples are of each class, in the order of `classes`."""
+        return tuple(np.bincount(self.labels[rows], minlength=len(self.classes)).tolist())
+
     def fingerprint(self) -> str:
-        """Identifies the content: SHA-256, in hexadecimal, over inputs, labels, ids and classes.
+        """Identifies the content: SHA-256, in hexadecimal, over inputs, labels, ids, classes and parts.
 
         The source and what was skipped do not count, so the same images in a folder and in an
         archive have the same fingerprint.
         """
-        described = json.dumps([self.inputs.shape, self.ids, self.classes]).encode()
-        digest = hashlib.sha256(described)
+        described: list[object] = [self.inputs.shape, self.ids, self.classes]
+        if self.given or self.features:  # else as it was before there were any, so that old runs go on
+            described += [self.given, self.features]
+        digest = hashlib.sha256(json.dumps(described).encode())
         digest.update(np.ascontiguousarray(self.labels, dtype="<i8").data)
         digest.update(np.ascontiguousarray(self.inputs).data)
         return digest.hexdigest()
 
 
-def _is_images(inputs: NDArray[np.uint8] | NDArray[np.float32]) -> bool:
+def is_images(inputs: NDArray[np.uint8] | NDArray[np.float32]) -> bool:
+    """Whether inputs are images, in colour or in grey; what is not is a table of features."""
     return inputs.dtype == np.uint8 and inputs.ndim == 4 and inputs.shape[3] in (1, 3)
 
 

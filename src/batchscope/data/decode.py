@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -14,10 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from batchscope.data.dataset import BadImage
-from batchscope.data.problems import UnusableImageError
+from batchscope.data.problems import UnusableImageError, first_ten
 from batchscope.data.resize import FILTERS, resize
+from batchscope.errors import DataError
 
-__all__ = ["Decoded", "decode_all", "decode_image"]
+__all__ = ["Decoded", "decode_all", "decode_image", "several_sizes"]
 
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
@@ -37,15 +39,26 @@ class Decoded:
         images: The usable ones, uint8 of shape (n, height, width, 3).
         kept: Their places in the list, int64 of shape (n,).
         bad: The others.
+        sizes: (height, width, count) of the usable ones as their files have them, the most frequent
+            first.
     """
 
     images: NDArray[np.uint8]
     kept: NDArray[np.int64]
     bad: tuple[BadImage, ...]
+    sizes: tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Picture:
+    """Pixels, reduced where they were too many, and height and width as they were."""
+
+    pixels: NDArray[np.uint8]
+    size: tuple[int, int]
 
 
 def decode_all(
-    ids: Sequence[str], read: Callable[[str], bytes], image_size: int, interpolation: str
+    ids: Sequence[str], read: Callable[[str], bytes], image_size: int | None, interpolation: str
 ) -> Decoded:
     """Decodes image files in parallel.
 
@@ -56,12 +69,15 @@ def decode_all(
     Args:
         ids: Which images, in the order wanted.
         read: Gives the bytes of one; raises `UnusableImageError` where they cannot be had.
-        image_size: Height and width in pixels that the network sees.
+        image_size: Height and width in pixels that the network sees; None to leave images as they are.
         interpolation: ``nearest`` or ``bilinear``.
+
+    Raises:
+        DataError: Images are left as they are and have several sizes.
     """
     runs = [ids[start : start + _RUN] for start in range(0, len(ids), _RUN)]
 
-    def decode_run(run: Sequence[str]) -> list[NDArray[np.uint8] | BadImage]:
+    def decode_run(run: Sequence[str]) -> list[_Picture | BadImage]:
         return [_decode_one(name, read, image_size, interpolation) for name in run]
 
     # Images that decode in less time than threads need to take turns are left to one thread.
@@ -77,7 +93,25 @@ def decode_all(
     bad = tuple(result for result in results if isinstance(result, BadImage))
     kept = [place for place, result in enumerate(results) if not isinstance(result, BadImage)]
     pictures = [result for result in results if not isinstance(result, BadImage)]
-    return Decoded(_stack(pictures, image_size, interpolation), np.array(kept, np.int64), bad)
+    counts = Counter(picture.size for picture in pictures).most_common()
+    sizes = tuple((*size, count) for size, count in counts)
+    if image_size is None and len(sizes) > 1:
+        raise DataError(several_sizes(sizes))
+    return Decoded(
+        images=_stack([picture.pixels for picture in pictures], image_size, interpolation),
+        kept=np.array(kept, np.int64),
+        bad=bad,
+        sizes=sizes,
+    )
+
+
+def several_sizes(sizes: Sequence[tuple[int, int, int]]) -> str:
+    """What is said of images of several sizes (height, width, count) that are to stay as they are."""
+    told = [f"{width} x {height} px ({count:,})" for height, width, count in sizes]
+    return (
+        "images must have one size where model.image_size does not give one, but have "
+        f"{len(sizes):,}: {first_ten(told)}; set model.image_size"
+    )
 
 
 def decode_image(content: bytes) -> Image.Image:
@@ -173,20 +207,23 @@ def _too_large() -> str:
 
 
 def _decode_one(
-    name: str, read: Callable[[str], bytes], image_size: int, interpolation: str
-) -> NDArray[np.uint8] | BadImage:
+    name: str, read: Callable[[str], bytes], image_size: int | None, interpolation: str
+) -> _Picture | BadImage:
     try:
         image = decode_image(read(name))
     except UnusableImageError as error:
         return BadImage(name, str(error))
-    if max(image.size) > image_size:
+    size = (image.height, image.width)
+    if image_size is not None and max(size) > image_size:
         image = image.resize((image_size, image_size), FILTERS[interpolation])
-    return np.asarray(image)
+    return _Picture(np.asarray(image), size)
 
 
-def _stack(pictures: list[NDArray[np.uint8]], image_size: int, interpolation: str) -> NDArray[np.uint8]:
+def _stack(
+    pictures: list[NDArray[np.uint8]], image_size: int | None, interpolation: str
+) -> NDArray[np.uint8]:
     if not pictures:
-        return np.empty((0, image_size, image_size, 3), np.uint8)
-    if len({picture.shape for picture in pictures}) == 1:
+        return np.empty((0, image_size or _SMALLEST, image_size or _SMALLEST, 3), np.uint8)
+    if image_size is None or len({picture.shape for picture in pictures}) == 1:
         return np.stack(pictures)
     return np.concatenate([resize(picture[None], image_size, interpolation) for picture in pictures])

@@ -20,10 +20,15 @@ from batchscope.errors import DataError
 __all__ = [
     "EXTENSIONS",
     "LARGEST_FILE",
+    "LARGEST_RATIO",
+    "LEAST_UNPACKED",
+    "ZIP_ERRORS",
     "FolderImages",
     "ImageFiles",
     "ZipImages",
     "check_names",
+    "check_total",
+    "fault_of_member",
     "is_clutter",
 ]
 
@@ -33,13 +38,17 @@ LARGEST_FILE = 64 * 2**20
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """What names of image files end in, in any case. Only the content tells what a file is."""
 
-_LEAST_UNPACKED = 2**30
-_LARGEST_RATIO = 200
+LEAST_UNPACKED = 2**30
+"""Bytes that an archive may always unpack to."""
+
+LARGEST_RATIO = 200
+"""Times its own size that a larger one may unpack to; data that is worth studying does not shrink so far."""
+
 _CLUTTER = ("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r")
 _DRIVE = re.compile(r"^[A-Za-z]:")
 _ENCRYPTED = 0x1
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-_ZIP_ERRORS = (
+ZIP_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
     struct.error,
@@ -50,6 +59,7 @@ _ZIP_ERRORS = (
     OverflowError,
     IndexError,
 )
+"""What Python's zipfile raises on malformed bytes."""
 
 
 class ImageFiles(Protocol):
@@ -132,11 +142,11 @@ class ZipImages:
             self._archive = zipfile.ZipFile(path)
         except PermissionError as error:
             raise DataError(f"{path}: {why_unreadable(error)}") from error
-        except (*_ZIP_ERRORS, NotImplementedError) as error:
+        except (*ZIP_ERRORS, NotImplementedError) as error:
             raise DataError(f"{path}: must be a zip archive, but cannot be read as one: {error}") from error
         try:
             self._members = _trusted_members(path, self._archive.infolist(), wrapper)
-            _check_total(path, self._members.values())
+            check_total(path, self._members.values())
         except DataError:
             self._archive.close()
             raise
@@ -154,7 +164,7 @@ class ZipImages:
             # than it declares is cut there, and then fails its checksum.
             with self._lock, self._archive.open(member) as file:
                 return file.read(member.file_size)
-        except (*_ZIP_ERRORS, NotImplementedError) as error:
+        except (*ZIP_ERRORS, NotImplementedError) as error:
             raise UnusableImageError(f"cannot be unpacked: {error}") from error
 
     def close(self) -> None:
@@ -228,14 +238,18 @@ def _trusted_members(
     return dict(sorted(members, key=lambda member: member[0]))
 
 
-def _check_total(path: Path, members: Iterable[zipfile.ZipInfo]) -> None:
-    """Refuses many members that share their bytes, or that are small only while they are packed."""
+def check_total(path: Path, members: Iterable[zipfile.ZipInfo]) -> None:
+    """Refuses many members that share their bytes, or that are small only while they are packed.
+
+    Raises:
+        DataError: They unpack to more than 1 GiB and than 200 times the archive.
+    """
     total = sum(member.file_size for member in members)
-    allowed = max(_LEAST_UNPACKED, _LARGEST_RATIO * path.stat().st_size)
+    allowed = max(LEAST_UNPACKED, LARGEST_RATIO * path.stat().st_size)
     if total > allowed:
         raise DataError(
             f"{path}: the members must unpack to at most {allowed:,} bytes together (1 GiB, or "
-            f"{_LARGEST_RATIO} times the archive), but have {total:,}; if you trust it, unpack it"
+            f"{LARGEST_RATIO} times the archive), but have {total:,}; if you trust it, unpack it"
         )
 
 
@@ -257,12 +271,20 @@ def _fault(name: str, info: zipfile.ZipInfo) -> str | None:
         (not name, "must have a name"),
         (name.startswith("/") or _DRIVE.match(name), "names must be relative"),
         (".." in name.split("/"), "names must not contain '..'"),
-        (stat.S_ISLNK(info.external_attr >> 16), "must be a file, but is a link"),
-        (info.flag_bits & _ENCRYPTED, "must not be encrypted"),
-        (info.compress_type not in _METHODS, f"must be stored or deflated, not method {info.compress_type}"),
+        (fault := fault_of_member(info), fault),
         (
             info.file_size > LARGEST_FILE,
             f"must unpack to at most {LARGEST_FILE:,} bytes, but has {info.file_size:,}",
         ),
+    )
+    return next((rule for broken, rule in rules if broken), None)
+
+
+def fault_of_member(info: zipfile.ZipInfo) -> str | None:
+    """Why a member of an archive cannot be read as a plain file, whatever its name; None where it can."""
+    rules = (
+        (stat.S_ISLNK(info.external_attr >> 16), "must be a file, but is a link"),
+        (info.flag_bits & _ENCRYPTED, "must not be encrypted"),
+        (info.compress_type not in _METHODS, f"must be stored or deflated, not method {info.compress_type}"),
     )
     return next((rule for broken, rule in rules if broken), None)

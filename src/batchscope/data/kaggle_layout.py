@@ -13,7 +13,7 @@ from batchscope.data.label_table import LabelTable, read_label_table
 from batchscope.data.listing import Listing
 from batchscope.errors import DataError
 
-__all__ = ["TABLE", "list_kaggle_layout"]
+__all__ = ["TABLE", "has_images_beside", "list_kaggle_layout"]
 
 TABLE = "train.csv"
 _WRAPPER = "train"
@@ -38,9 +38,18 @@ def list_kaggle_layout(table_path: Path) -> Listing:
     return _match(table, files, images)
 
 
-def _images_beside(table_path: Path) -> Path:
+def has_images_beside(table_path: Path) -> bool:
+    """Whether an archive or a folder lies where a table's images would."""
+    return any(path.exists() for path in _places(table_path))
+
+
+def _places(table_path: Path) -> list[Path]:
     stems = dict.fromkeys([table_path.stem, _WRAPPER])
-    candidates = [table_path.with_name(name) for stem in stems for name in (f"{stem}.zip", stem)]
+    return [table_path.with_name(name) for stem in stems for name in (f"{stem}.zip", stem)]
+
+
+def _images_beside(table_path: Path) -> Path:
+    candidates = _places(table_path)
     found = [path for path in candidates if path.exists()]
     if len(found) == 1:
         return found[0]

@@ -16,6 +16,7 @@ from batchscope.data.dataset import Dataset
 from batchscope.data.kaggle_layout import TABLE
 from batchscope.data.new_folder import new_folder
 from batchscope.data.synthetic import generate_cacti
+from batchscope.errors import DataError
 
 __all__ = ["write_cacti", "write_kaggle_layout"]
 
@@ -32,13 +33,19 @@ def write_kaggle_layout(dataset: Dataset, folder: Path, label_column: str = _LAB
     their names are 32 hexadecimal digits drawn from the id, and the table is sorted by them.
 
     Args:
-        dataset: What to write. Labels are written as 0 and 1 or as the class's word.
+        dataset: What to write, colour images. Labels are written as 0 and 1 or as the class's word.
         folder: New or empty.
         label_column: Name of the table's second column; the first is ``id``.
 
     Raises:
-        DataError: The folder is not empty or cannot be written; then nothing of it is left.
+        DataError: These are no colour images, or the folder is not empty or cannot be written; then
+            nothing of it is left.
     """
+    if dataset.inputs.shape[3:] != (3,):
+        raise DataError(
+            f"{folder}: the layout of a competition holds colour images, but the inputs are "
+            f"{dataset.inputs.dtype} {dataset.inputs.shape}"
+        )
     with new_folder(folder) as place:
         _write(dataset, place, label_column)
 
@@ -64,7 +71,7 @@ def _write(dataset: Dataset, folder: Path, label_column: str) -> None:
     named = sorted((_name(name), place) for place, name in enumerate(dataset.ids))
     with zipfile.ZipFile(folder / "train.zip", "x") as archive:
         for name, place in named:
-            archive.writestr(_member(name), _jpeg(dataset.inputs[place]))
+            archive.writestr(_member(name), _jpeg(np.asarray(dataset.inputs[place], np.uint8)))
     with (folder / TABLE).open("x", encoding="utf-8", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["id", label_column])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +16,20 @@ from numpy.typing import NDArray
 from batchscope.data.problems import first_ten, tell_problems, why_unreadable
 from batchscope.errors import DataError
 
-__all__ = ["LabelTable", "classes_of", "read_label_table"]
+__all__ = [
+    "MISSING",
+    "LabelTable",
+    "classes_of",
+    "is_label_table",
+    "read_label_table",
+    "separator_of",
+    "table_text",
+]
 
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
-_MISSING = ("", "nan", "na", "n/a", "null")
+MISSING = ("", "nan", "na", "n/a", "null")
+"""What stands for no value, in any case."""
+
 _FIRST_ROW = 2
 _LONGEST_HEADER = 10_000
 _LARGEST_TABLE = 2**30
@@ -88,7 +99,7 @@ def classes_of(source: Path, words: list[str]) -> tuple[str, ...]:
 
 def _read(path: Path) -> pd.DataFrame:
     """Reads both columns as text, the ids first."""
-    text = _text(path)
+    text = table_text(path)
     try:
         separator, names = _header(path, text)
         table = pd.read_csv(
@@ -107,7 +118,13 @@ def _read(path: Path) -> pd.DataFrame:
     return table.iloc[:, [1, 0]] if names[1].casefold() == "id" else table
 
 
-def _text(path: Path) -> str:
+def table_text(path: Path) -> str:
+    """The text of a table, whatever its encoding.
+
+    Raises:
+        DataError: The file cannot be read, is larger than 1 GiB, or is neither UTF-8 nor UTF-16 with
+            a byte order mark.
+    """
     try:
         size = path.stat().st_size
         if size > _LARGEST_TABLE:
@@ -135,14 +152,8 @@ def _text(path: Path) -> str:
 def _header(path: Path, text: str) -> tuple[str, list[str]]:
     """The separator and the names of the two columns, from the first line."""
     line = io.StringIO(text[:_LONGEST_HEADER], newline="").readline()
-    found = [separator for separator in _SEPARATORS if separator in line]
-    if len(found) != 1:
-        wanted = ", ".join(_SEPARATORS.values())
-        raise DataError(
-            f"{path}: the first line must name two columns, separated by one of {wanted}, but is "
-            f"{line.strip()[:100]!r}"
-        )
-    names = [name.strip() for name in next(csv.reader([line], delimiter=found[0]))]
+    separator = separator_of(path, line, "two columns")
+    names = [name.strip() for name in next(csv.reader([line], delimiter=separator))]
     if len(names) != 2 or "" in names or names[0].casefold() == names[1].casefold():
         raise DataError(
             f"{path}: the table must have two different named columns, ids and labels, but has {len(names)}: "
@@ -150,7 +161,44 @@ def _header(path: Path, text: str) -> tuple[str, list[str]]:
         )
     if names[1] in ("0", "1") or names[0] in ("0", "1"):
         raise DataError(f"{path}: the first line must name the columns, such as id,label, but is {names}")
-    return found[0], names
+    return separator, names
+
+
+def separator_of(path: Path, line: str, wanted: str) -> str:
+    """What separates the columns that a table's first line names.
+
+    Args:
+        path: Names the table in messages.
+        line: The line.
+        wanted: What it should name, for messages.
+
+    Raises:
+        DataError: There is none of comma, semicolon and tab in it, or several.
+    """
+    found = [separator for separator in _SEPARATORS if separator in line]
+    if len(found) != 1:
+        known = ", ".join(_SEPARATORS.values())
+        raise DataError(
+            f"{path}: the first line must name {wanted}, separated by one of {known}, but is "
+            f"{line.strip()[:100]!r}"
+        )
+    return found[0]
+
+
+def is_label_table(path: Path) -> bool:
+    """Whether a table's first line names two columns of which one is ``id``: images it is then, not features.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            line = file.readline(_LONGEST_HEADER)
+    except OSError as error:
+        raise DataError(f"{path}: the table {why_unreadable(error)}") from error
+    encoding = "utf-16" if line.startswith(_UTF_16) else "utf-8-sig"
+    names = re.split("[,;\t]", line.decode(encoding, "ignore").strip().casefold())
+    return len(names) == 2 and "id" in (name.strip(' "') for name in names)
 
 
 def _id_problems(ids: pd.Series) -> list[str]:
@@ -181,7 +229,7 @@ def _repetitions(ids: pd.Series, words: pd.Series) -> list[str]:
 
 def _label_problems(ids: pd.Series, words: pd.Series) -> list[str]:
     """Labels that are missing, or numbers other than 0 and 1, or words beside numbers."""
-    missing = words.str.casefold().isin(_MISSING)
+    missing = words.str.casefold().isin(MISSING)
     binary = words.isin(("0", "1"))
     kinds = pd.Series(words.unique(), dtype=words.dtype)
     number = words.isin(kinds[pd.to_numeric(kinds, errors="coerce").notna()]) & ~missing

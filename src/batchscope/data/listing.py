@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,3 +30,7 @@ class Listing:
     classes: tuple[str, ...]
     files: ImageFiles
     bad: tuple[BadImage, ...]
+
+    def take(self, rows: NDArray[np.int64]) -> Listing:
+        """Some of the images, in this order."""
+        return replace(self, ids=tuple(self.ids[row] for row in rows), labels=self.labels[rows])

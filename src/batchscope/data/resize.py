@@ -21,12 +21,12 @@ def resize(images: NDArray[np.uint8], size: int, interpolation: str) -> NDArray[
     averages over all the pixels that fall together (the filter grows with the factor).
 
     Args:
-        images: Bytes, uint8 of shape (n, height, width, 3).
+        images: Bytes, uint8 of shape (n, height, width, 3), or (n, height, width, 1) for grey.
         size: Height and width of the result in pixels.
         interpolation: ``nearest`` or ``bilinear``.
 
     Returns:
-        Bytes, uint8 of shape (n, size, size, 3); `images` itself if it has that size already.
+        Bytes, uint8 of shape (n, size, size, 3 or 1); `images` itself if it has that size already.
 
     Raises:
         DataError: The interpolation is another one.
@@ -38,9 +38,13 @@ def resize(images: NDArray[np.uint8], size: int, interpolation: str) -> NDArray[
     if interpolation == "nearest":
         rows, columns = _nearest(height, size), _nearest(width, size)
         return images[:, rows[:, None], columns[None, :]]
-    resized = np.empty((len(images), size, size, 3), np.uint8)
+    channels = images.shape[3]
+    resized = np.empty((len(images), size, size, channels), np.uint8)
     for place, image in enumerate(images):
-        resized[place] = np.asarray(Image.fromarray(image).resize((size, size), FILTERS[interpolation]))
+        # Pillow has no third axis for grey.
+        picture = Image.fromarray(image[:, :, 0] if channels == 1 else image)
+        scaled = np.asarray(picture.resize((size, size), FILTERS[interpolation]))
+        resized[place] = scaled.reshape(size, size, channels)
     return resized
 
 

@@ -1,4 +1,4 @@
-"""Stratified subsets and splits, with scikit-learn."""
+"""Which examples train and which validate: as the source gives them, or by a stratified split."""
 
 from __future__ import annotations
 
@@ -10,39 +10,62 @@ from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 from sklearn.utils import resample
 
+from batchscope.data.dataset import Dataset
+from batchscope.data.problems import first_ten
 from batchscope.errors import DataError
 
-__all__ = ["Split", "split_dataset", "stratified_subset"]
+__all__ = ["Split", "split_dataset", "split_of", "stratified_subset"]
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Which images train and which validate.
+    """Which examples train and which validate.
 
     Attributes:
-        training: Indices into the dataset, int64, in scikit-learn's shuffled order.
-        validation: Likewise, disjoint from `training`; together they are all the images.
+        training: Indices into the dataset, int64, in shuffled order.
+        validation: Likewise, disjoint from `training`; together they are all the examples.
     """
 
     training: NDArray[np.int64]
     validation: NDArray[np.int64]
 
 
+def split_of(dataset: Dataset, validation_share: float, split_seed: int) -> Split:
+    """Splits a dataset, or takes the split that its source gives.
+
+    A given part is shuffled too, for a source may have one class after the other, and the last
+    short batch of the validation part may be left out.
+
+    Args:
+        dataset: The examples.
+        validation_share: As for `split_dataset`; without effect where the split is given.
+        split_seed: Seed of the split, or of the order of given parts.
+
+    Raises:
+        DataError: As from `split_dataset`.
+    """
+    if not dataset.given:
+        return split_dataset(dataset.labels, validation_share, split_seed)
+    random = np.random.default_rng(split_seed)
+    first = len(dataset) - dataset.given
+    return Split(random.permutation(first), first + random.permutation(dataset.given))
+
+
 def split_dataset(
     labels: Sequence[int] | NDArray[np.int64], validation_share: float, split_seed: int
 ) -> Split:
-    """Splits images so that both parts have the same share of each class.
+    """Splits examples so that both parts have the same share of each class.
 
     It is scikit-learn's ``train_test_split``, which the 2019 study used, and keeps the order that
-    it gives: the order in which images stand before an epoch's own shuffling.
+    it gives: the order in which examples stand before an epoch's own shuffling.
 
     Args:
-        labels: Class of each image, whole numbers of shape (n,).
+        labels: Class of each example, whole numbers of shape (n,).
         validation_share: Share held back for validation, above 0 and below 1.
         split_seed: Seed of the shuffling, 0 to 2**32 - 1.
 
     Raises:
-        DataError: A class has too few images to be in both parts.
+        DataError: A class has too few examples to be in both parts.
     """
     labels = np.asarray(labels, dtype=np.int64)
     indices = np.arange(len(labels))
@@ -60,10 +83,10 @@ def split_dataset(
 
 
 def stratified_subset(labels: NDArray[np.int64], limit: int, split_seed: int) -> NDArray[np.int64]:
-    """Chooses images so that each class keeps its share, as near as whole numbers allow.
+    """Chooses examples so that each class keeps its share, as near as whole numbers allow.
 
     Args:
-        labels: Class of each image, int64 of shape (n,).
+        labels: Class of each example, int64 of shape (n,).
         limit: How many to choose.
         split_seed: Seed of the choice, 0 to 2**32 - 1.
 
@@ -71,12 +94,12 @@ def stratified_subset(labels: NDArray[np.int64], limit: int, split_seed: int) ->
         Indices in ascending order, int64 of shape (limit,).
 
     Raises:
-        DataError: There are fewer images than that.
+        DataError: There are fewer examples than that.
     """
     if limit > len(labels):
         raise DataError(
-            f"the limit must not exceed the number of images, but got limit = {limit:,} of {len(labels):,} "
-            "images; lower it or leave it out"
+            f"the limit must not exceed the number of examples, but got limit = {limit:,} of {len(labels):,} "
+            "examples; lower it or leave it out"
         )
     indices = np.arange(len(labels), dtype=np.int64)
     chosen = resample(indices, replace=False, n_samples=limit, random_state=split_seed, stratify=labels)
@@ -84,11 +107,11 @@ def stratified_subset(labels: NDArray[np.int64], limit: int, split_seed: int) ->
 
 
 def _too_small(labels: NDArray[np.int64], validation_share: float) -> str:
-    counts = ", ".join(
-        f"{label}: {count:,}" for label, count in zip(*np.unique(labels, return_counts=True), strict=True)
-    )
+    found = zip(*np.unique(labels, return_counts=True), strict=True)
+    fewest = sorted(found, key=lambda pair: int(pair[1]))
+    counts = first_ten([f"{label}: {count:,}" for label, count in fewest])
     return (
         "each class must be in the training and in the validation part, but with validation_share = "
-        f"{validation_share} some class has too few images (images per class {counts or 'none'}); add "
-        "images, raise the limit or change the share"
+        f"{validation_share} some class has too few examples (examples per class {counts or 'none'}); "
+        "add examples, raise the limit or change the share"
     )

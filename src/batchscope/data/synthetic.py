@@ -79,6 +79,7 @@ def draw_cacti(numbers: NDArray[np.intp], seed: int = 2019) -> Dataset:
         classes=("0", "1"),
         source=SYNTHETIC,
         skipped=(),
+        sizes=((SIZE, SIZE, len(numbers)),),
     )
 
 

@@ -38,13 +38,16 @@ class DataSample:
     """The data at a glance.
 
     Attributes:
-        images: A few of them, uint8 of shape (k, height, width, 3).
+        images: A few of them, uint8 of shape (k, height, width, 3), or (k, height, width, 1) for
+            grey; none (k = 0) of a table of features.
         labels: Index into `classes` of each image, k of them.
         ids: Name of each image, k of them.
         classes: Names of the classes.
-        training_counts: Images per class in the training part, in the order of `classes`.
+        training_counts: Examples per class in the training part, in the order of `classes`.
         validation_counts: Likewise of the validation part.
         skipped: (id, reason) of images that were left out.
+        features: Number of features of an example; 0 where examples are images.
+        notes: What a reader must know of where the parts came from.
 
     Raises:
         ReportError: Lengths, shape, dtype or counts are not as described.
@@ -57,12 +60,19 @@ class DataSample:
     training_counts: tuple[int, ...]
     validation_counts: tuple[int, ...]
     skipped: tuple[tuple[str, str], ...] = ()
+    features: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def noun(self) -> str:
+        """What the examples are called: images, or examples where they are rows of features."""
+        return "examples" if self.features else "images"
 
     def __post_init__(self) -> None:
         shape = self.images.shape
-        if self.images.dtype != np.uint8 or len(shape) != 4 or shape[3] != 3:
+        if self.images.dtype != np.uint8 or len(shape) != 4 or shape[3] not in (1, 3):
             raise ReportError(
-                f"sample images must be uint8 of shape (k, height, width, 3), "
+                f"sample images must be uint8 of shape (k, height, width, 3 or 1), "
                 f"but got {self.images.dtype} of shape {shape}"
             )
         if not len(self.labels) == len(self.ids) == shape[0]:
@@ -77,7 +87,7 @@ class DataSample:
             )
         numbers = (*self.training_counts, *self.validation_counts)
         if not all(isinstance(number, int) for number in numbers):
-            raise ReportError(f"counts of images must be whole numbers, but got {numbers}")
+            raise ReportError(f"counts of examples must be whole numbers, but got {numbers}")
 
 
 @dataclass(frozen=True)

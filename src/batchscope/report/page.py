@@ -15,24 +15,20 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 from markupsafe import Markup
 
 from batchscope.analysis.results import Analysis
 from batchscope.analysis.words import count
 from batchscope.report.content import PageContent
 from batchscope.report.files import replace_file
-from batchscope.report.sample import class_rows, thumbnails
 from batchscope.report.tables import analysis_tables
+from batchscope.report.templating import TEMPLATES, data_values, environment, policy, variables
 from batchscope.report.theme import DARK, LIGHT, Ground, batch_size_colours, chart_config
 
 if TYPE_CHECKING:
     from batchscope.report.figure import Figure
 
 __all__ = ["page_html", "script_json", "write_page"]
-
-_TEMPLATES = Path(__file__).parent / "templates"
-_GROUND_NAMES = ("paper", "ink", "muted", "rule", "grid")
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,7 @@ def page_html(content: PageContent) -> str:
     figures, sizes = content.figures, content.analysis.facts.batch_sizes
     scripts = {"vega": _vega(), "page": _own_script()}
     return (
-        _environment()
+        environment()
         .get_template("page.html")
         .render(
             content=content,
@@ -67,13 +63,12 @@ def page_html(content: PageContent) -> str:
             reasons=_reasons(content.analysis),
             figures=figures,
             tables=analysis_tables(content.analysis),
-            thumbnails=() if content.data is None else thumbnails(content.data),
-            class_rows=() if content.data is None else class_rows(content.data),
+            **({} if content.data is None else data_values(content.data)),
             charts=Markup(script_json(_charts(figures, len(sizes)))),  # noqa: S704 - escaped by script_json
-            light=_variables(LIGHT, len(sizes)),
-            dark=_variables(DARK, len(sizes)),
+            light=variables(LIGHT, len(sizes)),
+            dark=variables(DARK, len(sizes)),
             scripts=scripts,
-            policy=_policy(*(script.integrity for script in scripts.values())),
+            policy=policy(*(script.integrity for script in scripts.values())),
         )
     )
 
@@ -122,13 +117,6 @@ def _charts(figures: tuple[Figure, ...], count: int) -> dict[str, Any]:
     }
 
 
-def _variables(ground: Ground, count: int) -> dict[str, str]:
-    named = {name: str(getattr(ground, name)) for name in _GROUND_NAMES}
-    colours = batch_size_colours(count, ground)
-    named |= {f"term-{index}": colour for index, colour in enumerate(ground.terms)}
-    return named | {f"batch-{index}": colour for index, colour in enumerate(colours)}
-
-
 def _summary_line(analysis: Analysis) -> str:
     facts = analysis.facts
     sizes = [str(size) for size in facts.batch_sizes]
@@ -148,14 +136,6 @@ def _reasons(analysis: Analysis) -> tuple[str, ...]:
     return tuple(reason.text for reason in analysis.recommendation.reasons if reason.text not in told)
 
 
-def _policy(*hashes: str) -> str:
-    allowed = " ".join(f"'{value}'" for value in hashes)
-    return (
-        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
-    )
-
-
 @cache
 def _vega() -> _Script:
     """Vega, Vega-Lite and Vega-Embed as one script, from vl-convert."""
@@ -168,7 +148,7 @@ def _vega() -> _Script:
 
 @cache
 def _own_script() -> _Script:
-    return _script((_TEMPLATES / "page.js").read_text(encoding="utf-8"))
+    return _script((TEMPLATES / "page.js").read_text(encoding="utf-8"))
 
 
 def _script(text: str) -> _Script:
@@ -176,14 +156,3 @@ def _script(text: str) -> _Script:
     safe = text.replace("</script", "<\\/script").replace("<!--", "<\\!--")
     digest = base64.b64encode(hashlib.sha256(safe.encode()).digest()).decode()
     return _Script(Markup(safe), f"sha256-{digest}")  # noqa: S704 - the project's own script
-
-
-@cache
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +13,14 @@ from PIL import Image
 
 from batchscope.report.content import DataSample
 
-__all__ = ["ClassRow", "Thumbnail", "class_rows", "thumbnails"]
+__all__ = ["MANY_CLASSES", "ClassRow", "Thumbnail", "class_range", "class_rows", "thumbnails"]
 
 LARGEST = 96
 """Pixels; larger images are shown smaller, which keeps the page small."""
 MOST = 48
+"""Images that are shown."""
+MANY_CLASSES = 20
+"""More than so many are told in a line; their table is folded away."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,12 @@ class Thumbnail:
 
 @dataclass(frozen=True)
 class ClassRow:
-    """How many images of a class there are.
+    """How many examples of a class there are.
 
     Attributes:
         name: Of the class.
-        training: Images in the training part.
-        training_share: Of all images of that part, 0 to 1.
+        training: Examples in the training part.
+        training_share: Of all examples of that part, 0 to 1.
         validation: Likewise.
         validation_share: Likewise.
     """
@@ -76,8 +80,20 @@ def class_rows(sample: DataSample) -> tuple[ClassRow, ...]:
     )
 
 
+def class_range(rows: Sequence[ClassRow]) -> str:
+    """Many classes in a line: how many, and which have the fewest and the most training examples."""
+    ordered = sorted(rows, key=lambda row: row.training)
+    fewest, most = ordered[0], ordered[-1]
+    if fewest.training == most.training:
+        return f"{len(rows)} classes with {most.training:,} training examples each"
+    return (
+        f"{len(rows)} classes with {fewest.training:,} ({fewest.name}) to {most.training:,} ({most.name}) "
+        "training examples"
+    )
+
+
 def _thumbnail(pixels: npt.NDArray[np.uint8], label: str, name: str) -> Thumbnail:
-    image = Image.fromarray(pixels)
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     image.thumbnail((LARGEST, LARGEST))
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)

@@ -16,12 +16,12 @@ from rich.text import Text
 from batchscope.analysis.results import Analysis, Sentence
 from batchscope.report.tables import Cell, Table, analysis_tables, summary_of
 
-__all__ = ["print_analysis", "summary_table"]
+__all__ = ["print_analysis", "rich_table", "summary_table"]
 
 
 def summary_table(analysis: Analysis) -> RichTable:
     """Means over replicates per batch size at the chosen epochs, for a terminal."""
-    return _rich(summary_of(analysis))
+    return rich_table(summary_of(analysis))
 
 
 def print_analysis(analysis: Analysis, console: Console) -> None:
@@ -38,7 +38,7 @@ def print_analysis(analysis: Analysis, console: Console) -> None:
         console.print(_listed(analysis.notes))
     for table in analysis_tables(analysis):
         for part in _fitting(table, console):
-            console.print(_rich(part), "")
+            console.print(rich_table(part), "")
 
 
 def _listed(sentences: tuple[Sentence, ...]) -> Group:
@@ -47,7 +47,9 @@ def _listed(sentences: tuple[Sentence, ...]) -> Group:
 
 def _fitting(table: Table, console: Console) -> Iterator[Table]:
     """The table, or one for each name in its first column where it is wider than the terminal."""
-    wide = console.measure(_rich(table), options=console.options.update(width=1000)).maximum > console.width
+    wide = (
+        console.measure(rich_table(table), options=console.options.update(width=1000)).maximum > console.width
+    )
     names = list(dict.fromkeys(row[0].text for row in table.rows))
     if not wide or table.numeric(0) or len(names) == len(table.rows):
         yield table
@@ -59,7 +61,8 @@ def _fitting(table: Table, console: Console) -> Iterator[Table]:
         yield replace(table, title=title, note=note, columns=table.columns[1:], rows=rows)
 
 
-def _rich(table: Table) -> RichTable:
+def rich_table(table: Table) -> RichTable:
+    """A table for a terminal; Rich markup in its texts means nothing."""
     drawn = RichTable(
         title=Text(table.title, style="bold"),
         caption=Text(table.note, style="dim"),

@@ -60,15 +60,18 @@ class SampleImage:
 
 @dataclass(frozen=True)
 class DataSummary:
-    """What the page tells of the images.
+    """What the page tells of the data.
 
     Attributes:
         source: Where they came from.
-        fingerprint: Digest of images and labels.
+        fingerprint: Digest of inputs and labels.
         classes: Names.
-        training: Number of training images of each class.
-        validation: Number of validation images of each class.
+        training: Number of training examples of each class.
+        validation: Number of validation examples of each class.
         skipped: Pairs of id and reason of the images left out.
+        shape: Of one example: ``(height, width, colours)``, or ``(features,)``; empty where it was
+            stored before there were tables, and so is one of images.
+        notes: What a reader must know of where the parts came from.
     """
 
     source: str
@@ -77,3 +80,5 @@ class DataSummary:
     training: tuple[int, ...]
     validation: tuple[int, ...]
     skipped: tuple[tuple[str, str], ...]
+    shape: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()

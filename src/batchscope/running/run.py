@@ -1,17 +1,15 @@
-"""A study, carried out: images prepared, trials run, every record stored as it comes."""
+"""A study, carried out: examples prepared, trials run, every record stored as it comes."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from batchscope.data import Dataset, Split, TrainingData, load_dataset, split_dataset
+from batchscope.data import Dataset, Split, TrainingData, encoded_png, load_dataset, sample_rows, split_of
 from batchscope.errors import RunFolderError
 from batchscope.records import Trial
 from batchscope.running.features import FeatureCleaner, delete_features, room_for_features
@@ -29,8 +27,6 @@ from batchscope.running.store import DataSummary, SampleImage, Store, TrialStatu
 from batchscope.spec import Study
 
 __all__ = ["run_study"]
-
-_SAMPLES = 24
 
 
 def run_study(
@@ -57,7 +53,7 @@ def run_study(
             watcher.plan([status.trial for status in statuses], len(statuses), {})
         else:
             with _session(store) as session:
-                watcher.note(f"reading the images of {study.data.source}")
+                watcher.note(f"reading the data of {study.data.source}")
                 split = _prepare_data(study, place, store, watcher)
                 store.plan(plan_trials(study))
                 left = _examples_left(study, store, len(split.training))
@@ -135,60 +131,50 @@ class _Training:
 
 
 def _prepare_data(study: Study, place: RunFolder, store: Store, watcher: Watcher) -> Split:
-    """Reads the images, makes sure that they are those the run began with, and caches them."""
+    """Reads the examples, makes sure that they are those the run began with, and caches them."""
     dataset = load_dataset(study.data, study.model.image_size, study.model.interpolation)
-    split = split_dataset(dataset.labels, study.data.validation_share, study.data.split_seed)
+    split = split_of(dataset, study.data.validation_share, study.data.split_seed)
     check_sizes(study, len(split.training), len(split.validation))
     fingerprint, known = dataset.fingerprint(), store.data()
     if known is not None and known[0].fingerprint != fingerprint:
         raise RunFolderError(
-            f"{place.path}: the images of {dataset.source} must be those that the run began with, but they "
-            "have changed since; give --out another folder, or restore the images"
+            f"{place.path}: the data of {dataset.source} must be those that the run began with, but they "
+            "have changed since; give --out another folder, or restore the data"
         )
     if known is None:
         store.keep_data(_summary(dataset, split, fingerprint), _samples(dataset, split))
+    for note in dataset.notes:
+        watcher.note(note)
     if dataset.skipped:
         watcher.note(f"bad images left out: {len(dataset.skipped)}; the page lists them")
     try:
         TrainingData(dataset.inputs, dataset.labels, split, dataset.classes).save(place.cache)
     except OSError as error:
-        raise RunFolderError(f"{place.cache}: the images must find room here, but: {error}") from error
+        raise RunFolderError(f"{place.cache}: the data must find room here, but: {error}") from error
     return split
 
 
 def _summary(dataset: Dataset, split: Split, fingerprint: str) -> DataSummary:
-    def counts(rows: np.ndarray) -> tuple[int, ...]:
-        return tuple(np.bincount(dataset.labels[rows], minlength=len(dataset.classes)).tolist())
-
     return DataSummary(
         source=dataset.source,
         fingerprint=fingerprint,
         classes=dataset.classes,
-        training=counts(split.training),
-        validation=counts(split.validation),
+        training=dataset.class_counts(split.training),
+        validation=dataset.class_counts(split.validation),
         skipped=tuple((bad.id, bad.reason) for bad in dataset.skipped),
+        shape=dataset.inputs.shape[1:],
+        notes=dataset.notes,
     )
 
 
 def _samples(dataset: Dataset, split: Split) -> list[SampleImage]:
-    """The first training images of each class in turn."""
-    labels = dataset.labels[split.training]
-    per_class = max(_SAMPLES // len(dataset.classes), 1)
-    rows = [
-        row
-        for label in range(min(len(dataset.classes), _SAMPLES))
-        for row in split.training[labels == label][:per_class]
-    ]
+    """A few images for the page; a table has none."""
+    if dataset.inputs.dtype != np.uint8:
+        return []
     return [
-        SampleImage(dataset.ids[row], dataset.classes[dataset.labels[row]], _png(dataset.inputs[row]))
-        for row in rows
+        SampleImage(dataset.ids[row], dataset.classes[dataset.labels[row]], encoded_png(dataset.inputs[row]))
+        for row in sample_rows(dataset, split)
     ]
-
-
-def _png(image: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _examples_left(study: Study, store: Store, training: int) -> dict[Trial, int]:

@@ -175,7 +175,7 @@ class Store:
             return [(started, ended, _decoded(facts)) for started, ended, facts in rows]
 
     def keep_data(self, summary: DataSummary, samples: Sequence[SampleImage]) -> None:
-        """Keeps what the page tells of the images, replacing what was there."""
+        """Keeps what the page tells of the data, replacing what was there."""
         rows = [(index, image.id, image.label, image.png) for index, image in enumerate(samples)]
         with self._writing():
             self._db.execute("INSERT OR REPLACE INTO fact VALUES ('data', ?)", (json.dumps(vars(summary)),))
@@ -196,6 +196,8 @@ class Store:
                 training=tuple(raw["training"]),
                 validation=tuple(raw["validation"]),
                 skipped=tuple((str(name), str(reason)) for name, reason in raw["skipped"]),
+                shape=tuple(map(int, raw.get("shape", ()))),  # runs before there were tables have none
+                notes=tuple(map(str, raw.get("notes", ()))),
             )
             rows = self._db.execute("SELECT id, class, png FROM sample ORDER BY position")
             return summary, [SampleImage(*row) for row in rows]

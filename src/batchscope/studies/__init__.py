@@ -9,7 +9,7 @@ from typing import Any
 
 from batchscope.errors import Problem, StudyError
 from batchscope.loading import apply_changes, parse_study, read_toml
-from batchscope.spec import Study
+from batchscope.spec import Study, is_path
 
 __all__ = ["built_in_studies", "expanded", "load_study", "study_text"]
 
@@ -62,8 +62,8 @@ def load_study(name: str, changes: Iterable[tuple[str, Any]] = ()) -> Study:
 
 def _relative_to(raw: dict[str, Any], file: str) -> dict[str, Any]:
     changed = dict(raw)
-    for table, key in (("data", "source"), ("model", "weights")):
-        values = raw.get(table)
+    for table, key in (("data", "source"), ("data", "validation"), ("model", "weights")):
+        values = changed.get(table)
         if isinstance(values, dict) and isinstance(values.get(key), str) and _is_path(values[key]):
             path = Path(file).parent / expanded(values[key], file, f"{table}.{key}")
             changed[table] = {**values, key: str(path)}
@@ -88,4 +88,4 @@ def expanded(path: str, source: str, key: str) -> Path:
 
 
 def _is_path(value: str) -> bool:
-    return value not in ("", "synthetic-cactus", "imagenet", "none") and not value.startswith("pypi:")
+    return value not in ("", "imagenet", "none") and not value.startswith("pypi:") and is_path(value)
