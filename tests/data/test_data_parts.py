@@ -116,7 +116,7 @@ def test_classes_of_the_parts_are_matched_by_name(tmp_path: Path) -> None:
     write_part(tmp_path / "val", 100, 1, classes=("dog", "owl"))
     dataset = load(tmp_path)
     assert dataset.labels[-2:].tolist() == [1, 2]
-    assert dataset.notes == (f"The val part of {tmp_path} has no example of cat.",)
+    assert dataset.notes == (f"The val part of {tmp_path} has no example of class cat.",)
     (tmp_path / "val" / "yak").mkdir()
     (tmp_path / "val" / "yak" / "1.png").write_bytes(encoded(coloured(1)))
     assert "each class of the val part must be in the train part, but yak is not" in refusal(tmp_path)

@@ -113,7 +113,7 @@ def test_a_table_in_the_terminal_and_as_a_page() -> None:
     dataset = table(columns=25)
     told = terminal(dataset)
     assert "a row of 25 features" in told
-    assert "1 features never change: f1" in told
+    assert "1 feature never changes: f1" in told
     assert re.search(r"f1 +7 +7 +7$", told, flags=re.MULTILINE)
     assert "The first 20 of 25." in told
     assert "f19" in told
@@ -138,7 +138,10 @@ def test_many_classes_flood_neither_terminal_nor_page() -> None:
     text = page(dataset)
     assert "<summary>All classes</summary>" in text
     training = describe(dataset, split_of(dataset, 0.25, 0)).training
-    assert f"100 classes with {min(training)} (c000) to {max(training)} (c099) training examples." in text
+    assert (
+        f"100 classes with {min(training)} (class c000) to {max(training)} (class c099) training examples."
+        in text
+    )
     assert text.count('<th scope="row">') == 100
     assert "<details>" not in page(images(classes=20, count=80))
 

@@ -138,7 +138,10 @@ def _joined(parts: Parts, source: str) -> tuple[NDArray[np.int64], tuple[str, ..
     ]
     notes, absent = parts.notes, [name for name in training.classes if name not in validation.classes]
     if absent:
-        notes = (*notes, f"The {parts.names[1]} part of {source} has no example of {first_ten(absent)}.")
+        notes = (
+            *notes,
+            f"The {parts.names[1]} part of {source} has no example of class {first_ten(absent)}.",
+        )
     return np.concatenate([training.labels, place[validation.labels]]), tuple(ids), notes
 
 

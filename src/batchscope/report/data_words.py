@@ -29,7 +29,8 @@ def description_rows(description: Description) -> tuple[tuple[str, str], ...]:
     if description.sizes:
         rows.append(("sizes", _sizes(description)))
     if constant := [feature.name for feature in description.features if feature.is_constant]:
-        rows.append(("constant", f"{len(constant):,} features never change: {first_ten(constant)}"))
+        told = "1 feature never changes" if len(constant) == 1 else f"{len(constant):,} features never change"
+        rows.append(("constant", f"{told}: {first_ten(constant)}"))
     rows.append(("first ids", first_ten(description.ids)))
     rows.append(("fingerprint", description.fingerprint))
     return tuple(rows)

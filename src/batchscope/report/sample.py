@@ -87,8 +87,8 @@ def class_range(rows: Sequence[ClassRow]) -> str:
     if fewest.training == most.training:
         return f"{len(rows)} classes with {most.training:,} training examples each"
     return (
-        f"{len(rows)} classes with {fewest.training:,} ({fewest.name}) to {most.training:,} ({most.name}) "
-        "training examples"
+        f"{len(rows)} classes with {fewest.training:,} (class {fewest.name}) to {most.training:,} (class "
+        f"{most.name}) training examples"
     )
 
 
