@@ -45,20 +45,21 @@ def protocol_of(study: Study) -> Protocol:
     modes = {stage.batchnorm for stage in study.stages}
     scalings = {"symmetric": True, "unit": False}
     boundaries = {s.trainable.from_layer for s in study.stages if isinstance(s.trainable, FromLayer)}
+    size, scaling = study.model.image_size, study.model.input_scaling
     supported = (
         study.model.backbone == "MobileNetV2"
         and study.model.interpolation == "nearest"
-        and study.model.input_scaling in scalings
+        and scaling in scalings
         and len(modes) == 1
         and len(boundaries) == 1
         and all(s.optimizer == "rmsprop" and s.epochs and s.trainable != "all" for s in study.stages)
     )
-    if not supported:
+    if not supported or size is None or scaling is None:
         raise ValueError(f"the plain scripts carry out studies like aerial-cactus, but not {study.name}")
     return Protocol(
         name=study.name,
-        size=study.model.image_size,
-        to_minus_one=scalings[study.model.input_scaling],
+        size=size,
+        to_minus_one=scalings[scaling],
         batch_statistics=modes == {"batch"},
         drop=study.last_batch == "drop",
         first_trained=str(*boundaries),

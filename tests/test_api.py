@@ -130,6 +130,17 @@ def test_paths_given_by_hand_start_from_where_one_stands(tmp_path: Path):
     assert (study.data.source, study.model.weights) == (str(here / "elsewhere"), str(here / "other.h5"))
 
 
+def test_a_network_in_a_file_is_found_like_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = study_file(tmp_path / "deep")
+    lines = path.read_text(encoding="utf-8").replace('weights = "none"\nimage_size = 32\n', "")
+    for network, found in (("../net.keras", str(tmp_path / "net.keras")), ("nets:build", "nets:build")):
+        path.write_text(lines.replace('backbone = "MobileNet"', f'network = "{network}"'), encoding="utf-8")
+        assert api.resolve(path, []).model.network == found
+    monkeypatch.chdir(tmp_path)
+    by_hand = api.resolve(path, [("model.network", "other.keras"), ("model.weights", "file")]).model
+    assert (by_hand.network, by_hand.weights) == (str(tmp_path / "other.keras"), "file")
+
+
 def test_a_home_is_a_home_wherever_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     path = study_file(tmp_path / "deep", source="~/images")

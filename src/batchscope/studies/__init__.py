@@ -62,9 +62,10 @@ def load_study(name: str, changes: Iterable[tuple[str, Any]] = ()) -> Study:
 
 def _relative_to(raw: dict[str, Any], file: str) -> dict[str, Any]:
     changed = dict(raw)
-    for table, key in (("data", "source"), ("data", "validation"), ("model", "weights")):
+    paths = (("data", "source"), ("data", "validation"), ("model", "weights"), ("model", "network"))
+    for table, key in paths:
         values = changed.get(table)
-        if isinstance(values, dict) and isinstance(values.get(key), str) and _is_path(values[key]):
+        if isinstance(values, dict) and isinstance(values.get(key), str) and _is_path(key, values[key]):
             path = Path(file).parent / expanded(values[key], file, f"{table}.{key}")
             changed[table] = {**values, key: str(path)}
     return changed
@@ -87,5 +88,8 @@ def expanded(path: str, source: str, key: str) -> Path:
         raise StudyError(source, [Problem(key, "'~' must stand for a known home folder", path)]) from error
 
 
-def _is_path(value: str) -> bool:
-    return value not in ("", "imagenet", "none") and not value.startswith("pypi:") and is_path(value)
+def _is_path(key: str, value: str) -> bool:
+    if key == "network":
+        return value.endswith(".keras")
+    named = value in ("", "imagenet", "none", "file") or value.startswith("pypi:")
+    return not named and is_path(value)
