@@ -37,15 +37,32 @@ def stage(name: str, trainable: object, *, epochs: int, **more: object) -> dict[
     return {"name": name, "trainable": trainable, "epochs": epochs, "learning_rate": 1e-3, **more}
 
 
-def tiny_data(classes: int = 2, size: int = 16) -> TrainingData:
+def tiny_data(classes: int = 2, size: int | tuple[int, int] = 16, channels: int = 3) -> TrainingData:
     """Noise whose brightness tells the class."""
     rng = np.random.default_rng(0)
     labels = rng.integers(classes, size=IMAGES)
-    noise = rng.integers(0, 128, (IMAGES, size, size, 3))
+    shape = (size, size) if isinstance(size, int) else size
+    noise = rng.integers(0, 128, (IMAGES, *shape, channels))
     images = (noise + 100 * labels[:, None, None, None] // (classes - 1)).astype(np.uint8)
+    return _training_data(images, labels, classes, rng)
+
+
+def tiny_table(classes: int = 2, features: int = 5) -> TrainingData:
+    """Features of very different size and spread, of which one never varies; one tells the class."""
+    rng = np.random.default_rng(1)
+    labels = rng.integers(classes, size=IMAGES)
+    table = rng.normal(size=(IMAGES, features)) * 10.0 ** np.arange(features) + 50
+    table[:, 0] += 2 * labels
+    table[:, 1] = 3.25
+    return _training_data(table.astype(np.float32), labels, classes, rng)
+
+
+def _training_data(
+    inputs: np.ndarray, labels: np.ndarray, classes: int, rng: np.random.Generator
+) -> TrainingData:
     rows = rng.permutation(IMAGES)
     return TrainingData(
-        inputs=images,
+        inputs=inputs,
         labels=labels.astype(np.int64),
         split=Split(training=rows[:TRAINING], validation=rows[TRAINING:]),
         classes=tuple(f"class {index}" for index in range(classes)),

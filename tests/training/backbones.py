@@ -20,6 +20,7 @@ SIZES = {
     "DenseNet121": 64,
     "Xception": 71,
     "InceptionV3": 75,
+    "MobileNetV3Small": 64,
 }
 
 

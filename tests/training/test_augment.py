@@ -58,7 +58,7 @@ def reference(image: np.ndarray, augmentation: Augmentation, uniform: np.ndarray
 )
 def test_views_are_those_of_one_affine_resampling(augmentation: Augmentation):
     count = 12
-    views = draw_views(augmentation, count, SIZE, np.random.default_rng(5))
+    views = draw_views(augmentation, count, (SIZE, SIZE), np.random.default_rng(5))
     uniform = np.random.default_rng(5).random((count, 7))
     expected = [
         reference(image, augmentation, row) for image, row in zip(images(count), uniform, strict=True)
@@ -69,13 +69,13 @@ def test_views_are_those_of_one_affine_resampling(augmentation: Augmentation):
 
 @pytest.mark.keras
 def test_a_view_that_changes_nothing_gives_the_image_itself():
-    still = draw_views(Augmentation(), 3, SIZE, np.random.default_rng(0))
+    still = draw_views(Augmentation(), 3, (SIZE, SIZE), np.random.default_rng(0))
     np.testing.assert_array_equal(apply_views(images(3), still), images(3))
 
 
 @pytest.mark.keras
 def test_mirroring_moves_whole_pixels():
-    views = draw_views(Augmentation(horizontal_flip=True), 200, SIZE, np.random.default_rng(0))
+    views = draw_views(Augmentation(horizontal_flip=True), 200, (SIZE, SIZE), np.random.default_rng(0))
     mirrored = np.random.default_rng(0).random((200, 7))[:, 6] < 0.5
     assert 70 < mirrored.sum() < 130
     shown = apply_views(images(200), views)
@@ -85,6 +85,6 @@ def test_mirroring_moves_whole_pixels():
 
 def test_an_images_view_does_not_depend_on_how_many_there_are():
     augmentation = Augmentation(rotation=10, zoom=[0.9, 1.1])
-    few = draw_views(augmentation, 5, SIZE, np.random.default_rng(3))
-    many = draw_views(augmentation, 50, SIZE, np.random.default_rng(3))
+    few = draw_views(augmentation, 5, (SIZE, SIZE), np.random.default_rng(3))
+    many = draw_views(augmentation, 50, (SIZE, SIZE), np.random.default_rng(3))
     np.testing.assert_array_equal(few, many[:5])

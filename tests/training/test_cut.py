@@ -95,7 +95,10 @@ def test_the_cut_is_the_last_layer_that_all_goes_through(name: str, count: int):
             assert cut.reason.endswith(why if first else "all its layers are trained")
 
 
-@pytest.mark.parametrize(("name", "first"), [("MobileNetV2", 99), ("ResNet50", 100), ("DenseNet121", 200)])
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [("MobileNetV2", 99), ("ResNet50", 100), ("DenseNet121", 200), ("MobileNetV3Small", 99)],
+)
 def test_both_parts_together_are_the_backbone(name: str, first: int):
     network = backbone(name)
     unsettle(network)
@@ -151,6 +154,23 @@ def test_where_nothing_stays_the_same_the_reason_is_told(
     cut = find_cut(stages(*raw), index, backbone("MobileNet"))
     assert (cut.tensor, cut.layer, cut.whole) == (WHOLE.tensor, "", False)
     assert re.fullmatch(f"the whole network runs: {reason}", cut.reason)
+
+
+def test_a_layer_that_is_used_twice_keeps_the_network_whole():
+    inputs = keras.Input((8, 8, 3))
+    twice = keras.layers.Conv2D(3, 1, name="twice")
+    x = keras.layers.Conv2D(4, 1, name="last")(twice(keras.layers.ReLU(name="relu")(twice(inputs))))
+    cut = find_cut(stages(tail("last")), 0, keras.Model(inputs, x))
+    assert (cut.tensor, cut.reason) == (None, "the whole network runs: twice is used more than once")
+
+
+def test_training_mode_without_batchnorm_is_called_what_it_is():
+    inputs = keras.Input((8, 8, 3))
+    network = keras.Model(inputs, keras.layers.Conv2D(3, 1)(inputs))
+    cut = find_cut(stages(HEAD | {"batchnorm": "batch"}), 0, network)
+    assert cut.reason == "the whole network runs: it is in training mode"
+    still = find_cut(stages(HEAD | {"evaluation": "recalibrated"}), 0, network)
+    assert still.whole
 
 
 def test_later_stages_do_not_matter():

@@ -7,16 +7,12 @@ import numpy as np
 import pytest
 
 from batchscope.errors import TrainingError
+from batchscope.model_spec import _USUAL_SIZES
 from batchscope.spec import ModelSpec, Stage
 from batchscope.studies import load_study
-from batchscope.training.network import (
-    Network,
-    build_network,
-    first_trained_layer,
-    scaler,
-    set_trainable,
-)
-from tiny import stage
+from batchscope.training.network import Network, build_network, first_trained_layer, set_trainable
+from batchscope.training.scaling import make_scaling
+from tiny import stage, tiny_data
 
 pytestmark = pytest.mark.keras
 
@@ -24,7 +20,7 @@ pytestmark = pytest.mark.keras
 @pytest.fixture(scope="module")
 def network() -> Network:
     keras.utils.set_random_seed(0)
-    return build_network(ModelSpec(weights="none", image_size=32), classes=2)
+    return build_network(ModelSpec(weights="none", image_size=32), (32, 32, 3), classes=2)
 
 
 def made(trainable: object, batchnorm: str) -> Stage:
@@ -145,29 +141,34 @@ def test_frozen_weights_stay(network: Network):
 )
 def test_inputs_are_scaled_as_the_study_says(scaling: str, expected: list[float]):
     images = np.array([0, 128, 255], dtype=np.float32).reshape(1, 1, 1, 3)
-    scaled = scaler(ModelSpec(input_scaling=scaling))(images.copy())
+    scaled = make_scaling(ModelSpec(input_scaling=scaling), tiny_data()).apply(images.copy())
     np.testing.assert_allclose(scaled.ravel(), expected, atol=1e-6)
 
 
 def test_a_backbones_own_scaling_is_used():
-    scaled = scaler(ModelSpec(backbone="ResNet50", input_scaling="backbone"))(
-        np.zeros((1, 1, 1, 3), np.float32)
-    )
+    scaling = make_scaling(ModelSpec(backbone="ResNet50"), tiny_data())
+    scaled = scaling.apply(np.zeros((1, 1, 1, 3), np.float32))
     np.testing.assert_allclose(scaled.ravel(), [-103.939, -116.779, -123.68], atol=1e-3)
 
 
 def test_an_unknown_backbone_names_the_known_ones():
     with pytest.raises(TrainingError, match=r"keras\.applications: .*MobileNetV2.* \(got MobileNetV9\)"):
-        build_network(ModelSpec(backbone="MobileNetV9", weights="none"), classes=2)
+        build_network(ModelSpec(backbone="MobileNetV9", weights="none"), (96, 96, 3), classes=2)
 
 
 def test_a_size_that_a_backbone_cannot_take_is_refused():
     with pytest.raises(TrainingError, match=r"InceptionV3 cannot be built for \(32, 32, 3\) images"):
-        build_network(ModelSpec(backbone="InceptionV3", weights="none", image_size=32), classes=2)
+        build_network(
+            ModelSpec(backbone="InceptionV3", weights="none", image_size=32), (32, 32, 3), classes=2
+        )
 
 
 def test_more_than_two_classes_get_a_softmax(network: Network):
-    many = build_network(ModelSpec(weights="none", image_size=32), classes=3)
-    assert many.head.units == 3
+    many = build_network(ModelSpec(weights="none", image_size=32), (32, 32, 3), classes=3)
+    assert (many.outputs, many.head.units) == (3, 3)
     assert many.head.activation is keras.activations.softmax
-    assert network.head.units == 1
+    assert (network.outputs, network.head.units) == (1, 1)
+
+
+def test_every_size_that_is_usual_is_of_a_backbone_that_there_is():
+    assert [name for name in _USUAL_SIZES if not hasattr(keras.applications, name)] == []

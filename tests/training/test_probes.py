@@ -12,11 +12,12 @@ from backbones import SMALL_TAIL, small_study
 
 from batchscope.analysis.batchnorm_mode import in_inference_mode
 from batchscope.analysis.panel import build_panel
+from batchscope.data import Split, TrainingData
 from batchscope.history import check_history
 from batchscope.records import EpochRecord, Trial
 from batchscope.spec import ModelSpec, Stage
 from batchscope.training.cut import WHOLE
-from batchscope.training.inputs import ImageFeed
+from batchscope.training.inputs import Feed, make_feed
 from batchscope.training.network import Network
 from batchscope.training.probes import ProbePlan, probe_rows, run_probes
 from batchscope.training.recalibration import batchnorm_layers, population_moments, use_moments
@@ -42,16 +43,18 @@ def network(*, batchnorm: bool = True, dropout: bool = False) -> Network:
     backbone = keras.Model(inputs, keras.layers.ReLU()(x), name="small")
     head = keras.layers.Dense(1, activation="sigmoid")
     head.build((None, 8))
-    return Network(backbone, head, {"norm": 0.9} if batchnorm else {})
+    return Network(backbone, head, pooled=True, outputs=1, momenta={"norm": 0.9} if batchnorm else {})
 
 
 @pytest.fixture(scope="module")
-def feed() -> ImageFeed:
+def feed() -> Feed:
     rng = np.random.default_rng(2)
     labels = rng.integers(0, 2, ROWS + VALIDATION)
     base = rng.integers(0, 100, (ROWS + VALIDATION, SIZE, SIZE, 3))
     images = (base + 60 * labels[:, None, None, None]).astype(np.uint8)
-    return ImageFeed(images, labels, ModelSpec(weights="none", image_size=SIZE, input_scaling="symmetric"))
+    split = Split(training=np.arange(ROWS), validation=np.arange(ROWS, ROWS + VALIDATION))
+    spec = ModelSpec(weights="none", image_size=SIZE, input_scaling="symmetric")
+    return make_feed(spec, TrainingData(images, labels, split, ("0", "1")))
 
 
 def program(net: Network, batchnorm: str) -> StageProgram:
@@ -59,7 +62,7 @@ def program(net: Network, batchnorm: str) -> StageProgram:
     return compile_stage(made, 1, net, WHOLE)
 
 
-def plan(feed: ImageFeed, views: np.ndarray | None = None, rows: int = ROWS) -> ProbePlan:
+def plan(feed: Feed, views: np.ndarray | None = None, rows: int = ROWS) -> ProbePlan:
     training = np.arange(rows)
     clean = ImageSource(feed, training)
     return ProbePlan(
@@ -74,13 +77,13 @@ def plan(feed: ImageFeed, views: np.ndarray | None = None, rows: int = ROWS) -> 
     )
 
 
-def unrecalibrated(feed: ImageFeed, views: np.ndarray | None = None) -> ProbePlan:
+def unrecalibrated(feed: Feed, views: np.ndarray | None = None) -> ProbePlan:
     """As a stage in inference mode is probed."""
     return replace(plan(feed, views), images=None)
 
 
 def calibrated(
-    feed: ImageFeed, batchnorm: str = "batch", *, dropout: bool = False
+    feed: Feed, batchnorm: str = "batch", *, dropout: bool = False
 ) -> tuple[Network, StageProgram]:
     """A network that has learnt a little, with averages as they should be."""
     net = network(dropout=dropout)
@@ -92,7 +95,7 @@ def calibrated(
     return net, made
 
 
-def test_averages_set_wrong_by_hand_show_in_the_batchnorm_term_and_nowhere_else(feed: ImageFeed):
+def test_averages_set_wrong_by_hand_show_in_the_batchnorm_term_and_nowhere_else(feed: Feed):
     net, made = calibrated(feed)
     asked = plan(feed)
     right = run_probes(made.evaluator, net.backbone, asked)
@@ -113,7 +116,7 @@ def test_averages_set_wrong_by_hand_show_in_the_batchnorm_term_and_nowhere_else(
     assert wrong["probe_train_moving_accuracy"] < right["probe_train_moving_accuracy"] - 0.2
 
 
-def test_training_statistics_are_those_of_each_batch(feed: ImageFeed):
+def test_training_statistics_are_those_of_each_batch(feed: Feed):
     net, made = calibrated(feed)
     norm = net.backbone.get_layer("norm")
     measured = run_probes(made.evaluator, net.backbone, plan(feed))
@@ -129,7 +132,7 @@ def test_training_statistics_are_those_of_each_batch(feed: ImageFeed):
 
 
 @pytest.mark.parametrize("dropout", [False, True])
-def test_probes_leave_no_trace(feed: ImageFeed, dropout: bool):
+def test_probes_leave_no_trace(feed: Feed, dropout: bool):
     net, made = calibrated(feed, dropout=dropout)
     variables = [*net.backbone.variables, *net.head.variables, *made.optimizer.variables]
     before = values(variables)
@@ -139,7 +142,7 @@ def test_probes_leave_no_trace(feed: ImageFeed, dropout: bool):
         np.testing.assert_array_equal(value, again)
 
 
-def test_views_change_the_augmented_figures_only(feed: ImageFeed):
+def test_views_change_the_augmented_figures_only(feed: Feed):
     net, made = calibrated(feed)
     plain = run_probes(made.evaluator, net.backbone, plan(feed))
     assert plain["probe_train_augmented_loss"] == plain["probe_train_clean_loss"]
@@ -150,7 +153,7 @@ def test_views_change_the_augmented_figures_only(feed: ImageFeed):
         assert shown[f"probe_{name}_loss"] == pytest.approx(plain[f"probe_{name}_loss"], abs=1e-6)
 
 
-def test_in_inference_mode_training_uses_the_stored_averages(feed: ImageFeed):
+def test_in_inference_mode_training_uses_the_stored_averages(feed: Feed):
     net, made = calibrated(feed, "inference")
     norm = net.backbone.get_layer("norm")
     calibrated_loss = run_probes(made.evaluator, net.backbone, unrecalibrated(feed))["probe_train_clean_loss"]
@@ -167,7 +170,7 @@ def test_in_inference_mode_training_uses_the_stored_averages(feed: ImageFeed):
         assert measured[f"probe_{name}_accuracy"] == pytest.approx(np.mean((odds > 0) == (labels > 0.5)))
 
 
-def test_in_inference_mode_no_statistics_are_recalibrated(feed: ImageFeed):
+def test_in_inference_mode_no_statistics_are_recalibrated(feed: Feed):
     net, made = calibrated(feed, "inference")
     views = np.tile(np.array([[0.1, 0, 3, 0, 0.1, 2, 0, 0]], np.float32), (ROWS, 1))
     asked = replace(unrecalibrated(feed, views), clean=ImageSource(feed, SUBSET), positions=SUBSET)
@@ -184,7 +187,7 @@ def test_in_inference_mode_no_statistics_are_recalibrated(feed: ImageFeed):
 
 
 @pytest.mark.parametrize("batchnorm", ["batch", "inference"])
-def test_without_batchnorm_all_statistics_are_alike(feed: ImageFeed, batchnorm: str):
+def test_without_batchnorm_all_statistics_are_alike(feed: Feed, batchnorm: str):
     net = network(batchnorm=False)
     made = program(net, batchnorm)
     measured = run_probes(made.evaluator, net.backbone, plan(feed))
@@ -196,7 +199,7 @@ def test_without_batchnorm_all_statistics_are_alike(feed: ImageFeed, batchnorm: 
     assert not [name for name in measured if "batchnorm" in name]
 
 
-def test_a_last_short_batch_is_not_probed(feed: ImageFeed):
+def test_a_last_short_batch_is_not_probed(feed: Feed):
     net, made = calibrated(feed)
     whole = run_probes(made.evaluator, net.backbone, plan(feed, rows=32))
     ragged = run_probes(made.evaluator, net.backbone, plan(feed, rows=33))

@@ -11,13 +11,14 @@ import pytest
 from backbones import SMALL_TAIL, small_study, small_weights
 
 from batchscope.records import EpochRecord, Trial
-from batchscope.spec import Study
+from batchscope.spec import ModelSpec, Study
 from batchscope.training import stage_program
 from batchscope.training.cut import WHOLE
 from batchscope.training.features import FeatureStore
 from batchscope.training.feeding import make_feeding
 from batchscope.training.loops import CompiledLoop, FitLoop
 from batchscope.training.prefix import Prefix
+from batchscope.training.scaling import make_scaling
 from batchscope.training.trial import Trainer
 from tiny import TRAINING, stage, tiny_data
 
@@ -232,20 +233,18 @@ def test_other_images_or_another_split_are_never_taken_for_these(
     session: tuple[Trainer, Path], tmp_path: Path
 ):
     trainer, data, planned = session[0], tiny_data(), session[0]._study.stages[1]
-    cut, backbone = trainer._cuts[planned.name], trainer.network.backbone
+    cut, network = trainer._cuts[planned.name], trainer.network
     own = trainer._examples
     others = [
         replace(own, validation=own.validation[::-1]),
-        replace(own, feed=replace(own.feed, images=255 - data.inputs)),
-        replace(
-            own, feed=replace(own.feed, model=own.feed.model.model_copy(update={"input_scaling": "unit"}))
-        ),
+        replace(own, feed=replace(own.feed, inputs=255 - data.inputs)),
+        replace(own, feed=replace(own.feed, scaling=make_scaling(ModelSpec(input_scaling="unit"), data))),
     ]
     for examples in (own, *others):
         store = FeatureStore(tmp_path, ROOM)
-        source = make_feeding(trainer._study, planned, cut, examples, backbone, store).validation(1)
+        source = make_feeding(trainer._study, planned, cut, examples, network, store).validation(1)
         found, labels = source.take(np.arange(VALIDATION))
         images, expected_labels = examples.feed.batch(examples.validation, None)
-        np.testing.assert_allclose(found, Prefix(backbone, cut)(images), atol=1e-6)
+        np.testing.assert_allclose(found, Prefix(network, cut)(images), atol=1e-6)
         np.testing.assert_array_equal(labels, expected_labels)
     assert len(list(tmp_path.glob("*.npy"))) == 1 + len(others)

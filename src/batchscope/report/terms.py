@@ -152,7 +152,8 @@ def terms_figure(info: TermsInfo, label: str = "G") -> Figure:
         title=info.title,
         caption="Left: four terms, whose sum is the observed gap (diamond); those that close it are "
         f"below zero. Right: each term. Means over replicates, {percent(info.confidence)} t-intervals. "
-        "Averaging: the reported running mean over the epoch less the network at its end. Augmentation: "
+        "Averaging: the reported running mean over the epoch, with dropout if the network has it, less "
+        "the network at its end without. Augmentation: "
         "with less without. BatchNorm: its statistics against recalibrated ones, in training and in "
         "validation. Generalization: training less validation images, both recalibrated.",
         notes=info.notes,

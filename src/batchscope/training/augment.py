@@ -24,16 +24,16 @@ Floats = NDArray[np.float64]
 
 
 def draw_views(
-    augmentation: Augmentation, count: int, size: int, rng: np.random.Generator
+    augmentation: Augmentation, count: int, shape: tuple[int, int], rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Draws the transform of each of `count` square images.
+    """Draws the transform of each of `count` images.
 
     Image i's view depends on the generator and on i alone, not on batches or their order.
 
     Args:
         augmentation: The ranges.
         count: Number of images.
-        size: Height and width in pixels.
+        shape: Their height and width in pixels.
         rng: Source of the draws.
 
     Returns:
@@ -42,8 +42,8 @@ def draw_views(
     """
     uniform = rng.random((count, 7))
     theta = np.deg2rad(_between(uniform[:, 0], -augmentation.rotation, augmentation.rotation))
-    rows = _between(uniform[:, 1], -augmentation.height_shift, augmentation.height_shift) * size
-    columns = _between(uniform[:, 2], -augmentation.width_shift, augmentation.width_shift) * size
+    rows = _between(uniform[:, 1], -augmentation.height_shift, augmentation.height_shift) * shape[0]
+    columns = _between(uniform[:, 2], -augmentation.width_shift, augmentation.width_shift) * shape[1]
     shear = np.deg2rad(_between(uniform[:, 3], -augmentation.shear, augmentation.shear))
     low, high = augmentation.zoom
     matrix = (
@@ -55,14 +55,14 @@ def draw_views(
     if augmentation.horizontal_flip:
         mirrored = uniform[:, 6] < 0.5
         matrix = matrix @ _matrices(1, 0, 0, np.where(mirrored, -1.0, 1.0))
-    return _about_centre(matrix, size)
+    return _about_centre(matrix, shape)
 
 
 def apply_views(images: NDArray[np.float32], views: NDArray[np.float32]) -> NDArray[np.float32]:
     """Resamples images bilinearly; outside the image its border repeats.
 
     Args:
-        images: Shape (n, size, size, channels).
+        images: Shape (n, height, width, channels).
         views: Shape (n, 8), from `draw_views`.
 
     Returns:
@@ -95,9 +95,9 @@ def _matrices(
     return matrix
 
 
-def _about_centre(matrix: Floats, size: int) -> NDArray[np.float32]:
-    centre = size / 2 - 0.5
-    offset = matrix[:, :2, 2] + centre - matrix[:, :2, :2].sum(axis=2) * centre
+def _about_centre(matrix: Floats, shape: tuple[int, int]) -> NDArray[np.float32]:
+    centre = np.array(shape) / 2 - 0.5
+    offset = matrix[:, :2, 2] + centre - matrix[:, :2, :2] @ centre
     views = np.zeros((len(matrix), 8), dtype=np.float32)
     # Keras' operation takes (x, y) = (column, row), the matrices are in (row, column).
     views[:, 0], views[:, 1], views[:, 2] = matrix[:, 1, 1], matrix[:, 1, 0], offset[:, 1]

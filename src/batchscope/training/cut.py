@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import keras
 
 from batchscope.spec import Stage
+from batchscope.training.graphs import nodes_of
 from batchscope.training.network import first_trained_layer
+from batchscope.training.recalibration import batchnorm_layers
 
 __all__ = ["WHOLE", "Cut", "find_cut"]
 
@@ -52,47 +55,68 @@ def find_cut(stages: Sequence[Stage], index: int, backbone: keras.Model) -> Cut:
         index: Which of them.
         backbone: A functional model with one input and one output.
     """
-    stage = stages[index]
-    for earlier in stages[: index + 1]:
-        if earlier.batchnorm == "batch":
-            where = "" if earlier is stage else f" in {earlier.name}"
-            return _none(f"BatchNorm normalises by the batch{where}")
-    if stage.evaluation == "recalibrated":
-        return _none("validation recalibrates the BatchNorm statistics of all layers")
+    moving = _why_not_fixed(stages[: index + 1], backbone)
+    if moving is not None:
+        return _none(moving)
     first = min(first_trained_layer(earlier, backbone) for earlier in stages[: index + 1])
     if first == len(backbone.layers):
         layer = backbone.layers[-1].name
         return Cut(backbone.output, layer, whole=True, reason="only the head is trained, on ready features")
     if first == 0:
         return _none("all its layers are trained")
-    found = _last_single_tensor(backbone, first)
+    shared = _used_again(backbone)
+    found = None if shared else _last_single_tensor(backbone, first)
     if found is None:
-        return _none(f"no layer ahead of {backbone.layers[first].name} carries all that passes there")
+        return _none(
+            f"{shared} is used more than once"
+            if shared
+            else f"no layer ahead of {backbone.layers[first].name} carries all that passes there"
+        )
     layer = found._keras_history.operation.name  # noqa: SLF001  # Keras has no public way from tensor to layer
     return Cut(found, layer, whole=False, reason=f"layers up to {layer} are computed once for each view")
+
+
+def _why_not_fixed(stages: Sequence[Stage], backbone: keras.Model) -> str | None:
+    """Why the backbone is no fixed function in the last of these stages; None if frozen layers are."""
+    normalises = bool(batchnorm_layers(backbone))
+    for stage in stages:
+        if stage.batchnorm == "batch":
+            where = "" if stage is stages[-1] else f" in {stage.name}"
+            return f"{'BatchNorm normalises by the batch' if normalises else 'it is in training mode'}{where}"
+    if normalises and stages[-1].evaluation == "recalibrated":
+        return "validation recalibrates the BatchNorm statistics of all layers"
+    return None
 
 
 def _none(reason: str) -> Cut:
     return replace(WHOLE, reason=f"{WHOLE.reason}: {reason}")
 
 
+def _used_again(backbone: keras.Model) -> str | None:
+    """Name of a layer that the graph uses more than once, which has no one place in its order."""
+    uses = Counter(node.operation.name for node in nodes_of(backbone))
+    return next((name for name, count in uses.items() if count > 1), None)
+
+
 def _last_single_tensor(backbone: keras.Model, first: int) -> Tensor | None:
     """The last tensor made ahead of layer `first` through which all later layers are reached.
 
-    Layers are walked in the order of the backbone's list, which is one of computation. A tensor is
-    alone where every other one made before it has no use after it.
+    Operations, most of which are layers, are walked in the order of the backbone's list, which is
+    one of computation. A tensor is alone where every other one made before it has no use after it.
     """
-    own = {id(layer): position for position, layer in enumerate(backbone.layers)}
+    operations = backbone.operations
+    own = {id(operation): position for position, operation in enumerate(operations)}
+    made: dict[int, list[Tensor]] = {}
     last_use: dict[int, int] = {}
-    for depth_nodes in backbone._nodes_by_depth.values():  # noqa: SLF001  # by which keras.Function runs
-        for node in depth_nodes:
-            for tensor in node.input_tensors:
-                user = own[id(node.operation)]
-                last_use[id(tensor)] = max(last_use.get(id(tensor), -1), user)
+    for node in nodes_of(backbone):
+        made[id(node.operation)] = node.outputs
+        for tensor in node.input_tensors:
+            last_use[id(tensor)] = max(last_use.get(id(tensor), -1), own[id(node.operation)])
     found, open_until = None, -1
-    for position, layer in enumerate(backbone.layers[:first]):
-        # All tensors of earlier layers are used up to this layer at the latest: only its own goes on.
-        if position > 0 and open_until <= position:
-            found = layer.output
-        open_until = max(open_until, last_use.get(id(layer.output), -1))
+    for position, operation in enumerate(operations[: own[id(backbone.layers[first])]]):
+        outputs = made[id(operation)]
+        # All tensors made before are used up to this operation at the latest: only its own goes on.
+        if position > 0 and open_until <= position and len(outputs) == 1:
+            found = outputs[0]
+        open_until = max(open_until, *(last_use.get(id(tensor), -1) for tensor in outputs))
     return found

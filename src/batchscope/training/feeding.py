@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,7 +16,8 @@ from batchscope.spec import Stage, Study
 from batchscope.training.augment import draw_views
 from batchscope.training.cut import Cut
 from batchscope.training.features import FeatureStore
-from batchscope.training.inputs import ImageFeed
+from batchscope.training.inputs import Feed
+from batchscope.training.network import Network
 from batchscope.training.prefix import Prefix
 from batchscope.training.sources import ImageSource, PrefixedSource, ReadySource, Source
 from batchscope.training.streams import Purpose, generator
@@ -32,14 +32,14 @@ class Examples:
     """The examples of a study, by what they are used for.
 
     Attributes:
-        feed: Source of the images.
-        training: Rows of the training images.
-        validation: Rows of the validation images.
-        probed: Positions in `training` of the images that probes look at.
+        feed: Source of the examples.
+        training: Rows of those for training.
+        validation: Rows of those for validation.
+        probed: Positions in `training` of those that probes look at.
         seed: The study's seed.
     """
 
-    feed: ImageFeed
+    feed: Feed
     training: Rows
     validation: Rows
     probed: Rows
@@ -47,10 +47,10 @@ class Examples:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the images and of all else that says what `feed` gives."""
-        digest = hashlib.sha256(repr((self.feed.model, self.feed.images.shape)).encode())
-        for image in self.feed.images:
-            digest.update(np.ascontiguousarray(image).tobytes())
+        """SHA-256 of the examples and of all else that says what `feed` gives."""
+        digest = hashlib.sha256(self.feed.told.encode())
+        for example in self.feed.inputs:
+            digest.update(np.ascontiguousarray(example).tobytes())
         return digest.hexdigest()
 
     def augmented(self, stage: Stage, replicate: int, epoch: int) -> ImageSource:
@@ -58,7 +58,8 @@ class Examples:
         views = None
         if stage.augmentation is not None:
             stream = generator(Purpose.VIEWS, self.seed, replicate, epoch)
-            views = draw_views(stage.augmentation, len(self.training), self.feed.model.image_size, stream)
+            height, width = self.feed.shape[:2]
+            views = draw_views(stage.augmentation, len(self.training), (height, width), stream)
         return ImageSource(self.feed, self.training, views)
 
     def clean(self, rows: Rows) -> ImageSource:
@@ -170,7 +171,7 @@ def make_feeding(
     stage: Stage,
     cut: Cut,
     examples: Examples,
-    backbone: keras.Model,
+    network: Network,
     store: FeatureStore,
 ) -> Feeding:
     """Chooses what a stage is fed, and sets room aside for what is to be kept.
@@ -180,12 +181,12 @@ def make_feeding(
         stage: One of its stages.
         cut: What of the backbone stays as it is in this stage.
         examples: Of the study.
-        backbone: The network's.
+        network: Its layers; only what comes ahead of the head may be cut off.
         store: Where ready features are kept.
     """
     if cut.tensor is None:
         return ImageFeeding(examples, stage)
-    prefix = Prefix(backbone, cut)
+    prefix = Prefix(network, cut)
     kept = frozenset(
         what for what, count in _wanted(study, stage, examples) if store.admit(count * prefix.bytes_per_image)
     )

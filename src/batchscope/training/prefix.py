@@ -10,25 +10,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchscope.training.cut import Cut
-from batchscope.training.network import FixedMode
+from batchscope.training.network import FixedMode, Network
 from batchscope.training.rewriting import rewrite
 
 __all__ = ["Prefix"]
 
 
 class Prefix:
-    """Layers up to a cut, BatchNorm in inference mode; pooled where the whole backbone is cut off.
+    """Layers up to a cut, BatchNorm in inference mode; all ahead of the head where the whole backbone is.
 
     Args:
-        backbone: The network's.
-        cut: Where its unchanging part ends; it must have a tensor.
+        network: The layers.
+        cut: Where the backbone's unchanging part ends; it must have a tensor.
     """
 
-    def __init__(self, backbone: keras.Model, cut: Cut) -> None:
+    def __init__(self, network: Network, cut: Cut) -> None:
+        backbone = network.backbone
         until = keras.Model(backbone.inputs, cut.tensor)
         inputs = keras.Input(backbone.input_shape[1:])
         outputs = FixedMode(rewrite(until, "inference"), training=False)(inputs)
-        if cut.whole:
+        if cut.whole and network.pooled:
             outputs = keras.layers.GlobalAveragePooling2D()(outputs)
         self._model = keras.Model(inputs, outputs)
         self._name = f"{backbone.name} up to {cut.layer}"
@@ -46,7 +47,7 @@ class Prefix:
         return 4 * int(np.prod(self.shape))
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Features, float32, of scaled images of shape (n, size, size, 3)."""
+        """Features, float32, of scaled examples of shape (n, ...)."""
         return np.asarray(self._model.predict_on_batch(images), dtype=np.float32)
 
     def fingerprint(self) -> str:

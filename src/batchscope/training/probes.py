@@ -59,8 +59,8 @@ class Evaluator:
 
     Attributes:
         stored: Loop of the network that normalises by the stored averages.
-        own_mode: Loop of the network in the mode in which the stage trains. It is `stored` where
-            that is inference mode.
+        own_mode: Loop of the network that normalises as the stage trains, while random layers, such as
+            dropout, rest. It is `stored` where nothing is normalised by the batch.
     """
 
     stored: Loop
@@ -87,8 +87,8 @@ class ProbePlan:
         validation: The validation examples.
         validated: How many of them, from the first, the validation figures of this trial rest on.
         batch_size: The trial's.
-        images: The images of the subset, for recalibration; None where the stage runs in inference
-            mode, in which no statistics are recalibrated.
+        images: The inputs of the subset, for recalibration; None where the stage runs in inference
+            mode, in which no statistics are recalibrated, and where there are none.
         stale_weight: Share that the averages from before the trial still have in those of now.
     """
 
@@ -118,7 +118,10 @@ def run_probes(evaluator: Evaluator, backbone: keras.Model, plan: ProbePlan) -> 
     """
     figures = _as_they_are(evaluator, backbone, plan)
     columns = {}
-    if plan.images is not None:
+    if not batchnorm_layers(backbone):  # recalibrated or not, it is the same network
+        figures["train_recalibrated"] = figures["train_moving"]
+        figures["val_recalibrated"] = evaluator.by_averages(plan.validation, plan.validated)
+    elif plan.images is not None:
         moments = recalibrate(plan.images, backbone)
         with averages_kept(backbone):
             use_moments(backbone, moments)
@@ -151,8 +154,6 @@ def _as_they_are(evaluator: Evaluator, backbone: keras.Model, plan: ProbePlan) -
 
 def recalibrate(images: Source, backbone: keras.Model) -> list[Moments]:
     """Population statistics over as many of these clean images as fit in memory together."""
-    if not batchnorm_layers(backbone):
-        return []
     count = min(len(images), images_that_fit(backbone))
     return population_moments(backbone, images.take(np.arange(count))[0])
 

@@ -23,11 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchscope.errors import TrainingError
+from batchscope.training.graphs import nodes_of
 
 __all__ = [
     "Moments",
     "averages_kept",
     "batchnorm_layers",
+    "hidden_batchnorms",
     "images_that_fit",
     "lag",
     "population_moments",
@@ -61,15 +63,20 @@ def batchnorm_layers(backbone: keras.Model) -> list[keras.layers.BatchNormalizat
     return [layer for layer in backbone.layers if isinstance(layer, keras.layers.BatchNormalization)]
 
 
+def hidden_batchnorms(backbone: keras.Model) -> int:
+    """How many BatchNorm layers lie inside other layers, which compute in their own way."""
+    everywhere = backbone._flatten_layers(include_self=False)  # noqa: SLF001  # Keras has no public walk
+    nested = sum(isinstance(layer, keras.layers.BatchNormalization) for layer in everywhere)
+    return nested - len(batchnorm_layers(backbone))
+
+
 def images_that_fit(backbone: keras.Model) -> int:
     """How many images can be brought through the backbone together within 1 GiB of activations.
 
     The largest layer's output decides; what residual connections hold besides is smaller.
     """
     largest = max(
-        4 * int(np.prod(tensor.shape[1:]))
-        for layer in backbone.layers
-        for tensor in keras.tree.flatten(layer.output)
+        4 * int(np.prod(tensor.shape[1:])) for node in nodes_of(backbone) for tensor in node.outputs
     )
     return max(_MEMORY_BYTES // largest, 1)
 
@@ -89,18 +96,18 @@ def population_moments(backbone: keras.Model, images: NDArray[np.float32]) -> li
     """
     chunks = [images[start : start + _CHUNK] for start in range(0, len(images), _CHUNK)]
     found: list[Moments] = []
+    hidden = hidden_batchnorms(backbone)
+    if hidden:
+        raise TrainingError(
+            f"{hidden} BatchNorm layers of {backbone.name} lie inside other layers, where they cannot be "
+            'recalibrated; set probes = "none" and evaluation = "moving"'
+        )
     with averages_kept(backbone):
         for operation, inputs in _walk(backbone, chunks):
             if isinstance(operation, keras.layers.BatchNormalization):
                 moments = _moments(operation, inputs)
                 use_moments(backbone, [moments])
                 found.append(moments)
-    missed = _nested_batchnorms(backbone) - len(found)
-    if missed:
-        raise TrainingError(
-            f"{missed} BatchNorm layers of {backbone.name} lie inside other layers, where they cannot be "
-            'recalibrated; set probes = "none"'
-        )
     return found
 
 
@@ -180,12 +187,8 @@ def _walk(
     Each operation is given with its inputs, chunk by chunk, before it is run, so that its state
     can be changed first; the inputs are there until the next step. A chunk's activation is let go as
     soon as nothing needs it any more, so that no two layers' activations of all chunks are held.
-
-    Keras has no public way to run a graph in this order; the attributes used here are those by
-    which `keras.Function` itself runs.
     """
-    by_depth = model._nodes_by_depth  # noqa: SLF001
-    nodes = [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
+    nodes = nodes_of(model)
     uses = Counter(id(tensor) for node in nodes for tensor in node.input_tensors)
     (entry,) = model.inputs
     values: list[dict[int, Tensor]] = [{id(entry): keras.ops.convert_to_tensor(chunk)} for chunk in chunks]
@@ -204,11 +207,3 @@ def _walk(
             outputs = keras.tree.flatten(node.operation(*args, **kwargs))
             del args, kwargs
             held.update({id(tensor): value for tensor, value in zip(node.outputs, outputs, strict=True)})
-
-
-def _nested_batchnorms(model: keras.Model) -> int:
-    """Number of BatchNorm layers at any depth."""
-    return sum(
-        isinstance(layer, keras.layers.BatchNormalization)
-        for layer in model._flatten_layers(include_self=False)  # noqa: SLF001  # Keras has no public walk
-    )

@@ -17,10 +17,13 @@ from typing import Any, Literal
 
 import keras
 
-__all__ = ["rewrite"]
+from batchscope.training.graphs import draws_random_numbers, nodes_of
+from batchscope.training.network import FixedMode
+
+__all__ = ["Mode", "rewrite"]
 
 Tensor = Any  # of whatever backend Keras runs on
-Mode = Literal["batch", "inference"]
+Mode = Literal["batch", "inference", "steady"]
 
 
 def rewrite(model: keras.Model, mode: Mode) -> keras.Model:
@@ -31,7 +34,8 @@ def rewrite(model: keras.Model, mode: Mode) -> keras.Model:
             layers are shared with the new model, as all variables are.
         mode: ``inference``: BatchNorm uses its moving averages; the new model is to be called with
             ``training=False``. ``batch``: it normalises by the batch and moves its averages; the
-            new model is to be called with ``training=True``.
+            new model is to be called with ``training=True``. ``steady``: the same, but random layers,
+            such as dropout, rest.
 
     Returns:
         A model with the inputs and outputs of `model`.
@@ -46,7 +50,9 @@ def rewrite(model: keras.Model, mode: Mode) -> keras.Model:
             return _Passed()
         if id(layer) in folded:
             return FoldedConvolution(layer, folded[id(layer)])
-        if mode == "batch" and _is_plain_batchnorm(layer) and keras.backend.backend() == "tensorflow":
+        if mode == "steady" and draws_random_numbers(layer):
+            return FixedMode(layer, training=False)
+        if mode != "inference" and _is_plain_batchnorm(layer) and keras.backend.backend() == "tensorflow":
             return FusedBatchNorm(layer)
         return MatrixProduct(layer) if _is_matrix_product(layer) else layer
 
@@ -165,8 +171,7 @@ def _product(inputs: Tensor, matrix: Tensor) -> Tensor:
 
 def _foldable(model: keras.Model) -> dict[int, keras.layers.BatchNormalization]:
     """BatchNorm layers that alone take what a linear convolution gives, by that convolution's id."""
-    # Keras has no public way to ask what follows a layer; by these nodes keras.Function itself runs.
-    nodes = [node for at_depth in model._nodes_by_depth.values() for node in at_depth]  # noqa: SLF001
+    nodes = nodes_of(model)
     calls = Counter(id(node.operation) for node in nodes)
     takers: dict[int, list[keras.Operation]] = defaultdict(list)
     for node in nodes:

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from batchscope.training.inputs import ImageFeed
+from batchscope.training.inputs import Feed
 
 __all__ = ["Batches", "ImageSource", "PrefixedSource", "ReadySource", "Source"]
 
@@ -35,7 +35,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ImageSource:
-    """Images, enlarged, augmented and scaled when they are asked for.
+    """Images, enlarged, augmented and scaled when they are asked for; or rows of a table, scaled.
 
     Attributes:
         feed: Source of the images.
@@ -43,7 +43,7 @@ class ImageSource:
         views: One transform each, shape (n, 8); None to show them as they are.
     """
 
-    feed: ImageFeed
+    feed: Feed
     rows: Rows
     views: Floats | None = None
 
@@ -58,7 +58,7 @@ class ImageSource:
         return digest.hexdigest()
 
     def take(self, positions: Rows) -> tuple[Floats, Floats]:
-        """Images of shape (k, size, size, 3) and their labels."""
+        """Examples as the network sees them and their labels."""
         views = None if self.views is None else self.views[positions]
         return self.feed.batch(self.rows[positions], views)
 

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from batchscope.spec import Stage
 from batchscope.training.cut import Cut
+from batchscope.training.graphs import draws_random_numbers
 from batchscope.training.loops import Loop, make_loop
 from batchscope.training.network import Network, set_trainable
 from batchscope.training.probes import Evaluator
-from batchscope.training.rewriting import rewrite
+from batchscope.training.recalibration import batchnorm_layers
+from batchscope.training.rewriting import Mode, rewrite
 from batchscope.training.sources import ReadySource
 
 __all__ = ["StageProgram", "assign", "compile_stage", "values"]
@@ -92,16 +94,29 @@ def _trained(stage: Stage, network: Network, cut: Cut) -> keras.Model:
 
 
 def _make_evaluator(stage: Stage, network: Network, loop: Loop) -> Evaluator:
-    """From the training loop and, where that normalises by the batch, a model with stored averages."""
-    if stage.batchnorm != "batch":
+    """From the training loop where that will do, and else from models of their own.
+
+    What a batch is normalised by is the mode's; random layers, such as dropout, rest in every evaluation.
+    """
+    backbone = network.backbone
+    rests = not any(draws_random_numbers(layer) for layer in backbone.layers)
+    normalises = stage.batchnorm == "batch" and bool(batchnorm_layers(backbone))
+    if stage.batchnorm == "inference" or (rests and not normalises):
         return Evaluator(stored=loop, own_mode=loop)
-    evaluated = network.assemble(rewrite(network.backbone, "inference"), training=False)
-    _compile(evaluated, network, None)
-    return Evaluator(stored=make_loop(evaluated), own_mode=loop)
+    stored = _evaluation(network, "inference")
+    if not normalises:
+        return Evaluator(stored=stored, own_mode=stored)
+    return Evaluator(stored=stored, own_mode=loop if rests else _evaluation(network, "steady"))
+
+
+def _evaluation(network: Network, mode: Mode) -> Loop:
+    model = network.assemble(rewrite(network.backbone, mode), training=mode != "inference")
+    _compile(model, network, None)
+    return make_loop(model)
 
 
 def _compile(model: keras.Model, network: Network, optimizer: keras.optimizers.Optimizer | None) -> None:
-    binary = network.head.units == 1
+    binary = network.outputs == 1
     accuracy = keras.metrics.BinaryAccuracy if binary else keras.metrics.SparseCategoricalAccuracy
     model.compile(
         optimizer=optimizer,

