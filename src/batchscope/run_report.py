@@ -152,6 +152,7 @@ def _provenance(study: Study, store: Store) -> Provenance | None:
         ("sessions", str(len(sessions))),
         ("seed", f"{study.seed}, replicates 1 to {study.replicates}"),
         ("split seed", str(study.data.split_seed)),
+        *([("network", study.model.network)] if study.model.network is not None else []),
         ("weights", study.model.weights),
     ]
     if summary is not None:

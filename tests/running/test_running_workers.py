@@ -18,7 +18,7 @@ from batchscope.running.options import RunOptions
 from batchscope.running.recorder import Recorder
 from batchscope.running.run import run_study
 from batchscope.running.store import Store
-from run_samples import Events, Stub, logged_threads, small_study
+from run_samples import FIRST, SECOND, Events, Stub, logged_threads, record, small_study
 
 pytestmark = pytest.mark.usefixtures("machine")
 STUDY = small_study(replicates=3)
@@ -121,6 +121,27 @@ def test_how_a_stage_is_computed_is_stored_and_told_once(tmp_path: Path):
         assert watcher.notes == ["stage one: the whole network runs", "stage two: only the head is trained"]
         [(_, _, stored)] = store.sessions()
         assert stored == facts | {"stage two": "only the head is trained"}
+
+
+@pytest.mark.parametrize("name", ["network sha256", "weights sha256"])
+@pytest.mark.parametrize(("stored", "again"), [(True, "f00d"), (True, "beef"), (False, "f00d")])
+def test_another_file_of_the_network_than_before_is_told(tmp_path: Path, name: str, stored: bool, again: str):
+    place, watcher = RunFolder(tmp_path / "run"), Events()
+    with place.claim(STUDY) as store:
+        store.plan([FIRST, SECOND])
+        first = store.start_session(provenance.now(), {})
+        store.update_session(first, {name: "beef"})
+        if stored:
+            store.add(FIRST, record(1))
+        session = store.start_session(provenance.now(), {})
+        recorder = Recorder(store, place, watcher, session, FeatureCleaner(place.features, []), "")
+        for _ in range(2):  # workers
+            recorder.ready({name: again})
+    changed = (
+        f"{name.removesuffix(' sha256')}: its file has changed since epochs of this run were stored "
+        "(sha256 beef, now f00d); trials before and after may not be of one network"
+    )
+    assert watcher.notes == ([changed] if stored and again != "beef" else [])
 
 
 class Looking(Events):

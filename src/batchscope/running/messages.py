@@ -12,6 +12,7 @@ from batchscope.records import BatchProgress, EpochRecord, Trial
 from batchscope.spec import Study
 
 __all__ = [
+    "SOURCE_FACTS",
     "STAGE_FACT",
     "BatchDone",
     "EpochDone",
@@ -30,6 +31,8 @@ __all__ = [
 
 STAGE_FACT = "stage "
 """Begins the names of those facts that tell how a stage is computed; the stage's name follows."""
+SOURCE_FACTS = ("network sha256", "weights sha256")
+"""Names of those that identify the files that the network comes from."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from batchscope.records import BatchProgress, EpochRecord, Trial, TrialState
 from batchscope.running.features import FeatureCleaner
 from batchscope.running.folder import RunFolder
 from batchscope.running.layout import Layout, told
-from batchscope.running.messages import STAGE_FACT
+from batchscope.running.messages import SOURCE_FACTS, STAGE_FACT
 from batchscope.running.progress import Watcher
 from batchscope.running.store import Store
 
@@ -47,11 +47,20 @@ class Recorder:
 
     def ready(self, facts: Mapping[str, str]) -> None:
         """A worker is set up."""
+        before = sources_before(self.store)
         self.store.update_session(self.session, facts)
         for name, fact in facts.items():
-            if name.startswith(STAGE_FACT) and name not in self.said:
-                self.said.add(name)
+            if name in self.said:
+                continue
+            self.said.add(name)
+            if name.startswith(STAGE_FACT):
                 self.watcher.note(f"{name}: {fact}")
+            elif before.get(name, fact) != fact:
+                self.watcher.note(
+                    f"{name.removesuffix(' sha256')}: its file has changed since epochs of this run were "
+                    f"stored (sha256 {before[name]}, now {fact}); trials before and after may not be of one "
+                    "network"
+                )
 
     def chosen(self, layout: Layout, rates: Mapping[Layout, float]) -> None:
         """The workers are to be these."""
@@ -90,6 +99,14 @@ class Recorder:
             return TrialState.FAILED
         last = self.store.last_epoch(trial)
         return TrialState.COMPLETE if last is not None and last.finite else TrialState.DIVERGED
+
+
+def sources_before(store: Store) -> Mapping[str, str]:
+    """Of which files the network was in the last session that told them; nothing where no epoch is stored."""
+    if not any(status.epochs for status in store.trials()):
+        return {}
+    facts = [facts for _, _, facts in store.sessions()]
+    return {name: each[name] for each in facts for name in SOURCE_FACTS if name in each}
 
 
 def threads_before(store: Store) -> int | None:

@@ -113,6 +113,7 @@ def _prepare(set_up: SetUp) -> tuple[Trainer, Mapping[str, str]]:
 
     from batchscope.data import TrainingData
     from batchscope.training.features import FeatureStore
+    from batchscope.training.own_network import network_sha256
     from batchscope.training.trial import Trainer
     from batchscope.training.weights import locate, split_pin
 
@@ -121,9 +122,12 @@ def _prepare(set_up: SetUp) -> tuple[Trainer, Mapping[str, str]]:
         backend: getattr(importlib.import_module(backend), "__version__", "unknown"),
         "python": platform.python_version(),
     }
-    weights = set_up.study.model.weights
-    if split_pin(weights)[0] not in ("imagenet", "none"):
-        facts["weights sha256"] = locate(weights)[1]
+    model = set_up.study.model
+    if split_pin(model.weights)[0] not in ("imagenet", "none", "file"):
+        facts["weights sha256"] = locate(model.weights)[1]
+    sha256 = network_sha256(model)
+    if sha256 is not None:
+        facts["network sha256"] = sha256
     store = FeatureStore(set_up.cache, set_up.cache_limit)
     trainer = Trainer(set_up.study, TrainingData.load(set_up.data), store)
     return trainer, facts | {f"{STAGE_FACT}{name}": path for name, path in trainer.paths.items()}
