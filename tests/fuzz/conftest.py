@@ -10,6 +10,12 @@ from fuzz_attempts import Attempts
 KEY = "fuzzed"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Otherwise the warning that an example is too large to be printed would hide what it failed by.
+    for item in items:
+        item.add_marker(pytest.mark.filterwarnings("ignore:Generating overly large repr"))
+
+
 @pytest.fixture
 def attempt(request: pytest.FixtureRequest) -> Iterator[Attempts]:
     """Tries inputs; one count for all the examples of a test."""

@@ -187,6 +187,7 @@ def overwritten(content: bytes, edits: list[tuple[int, bytes]]) -> bytes:
         pytest.param("UPDATE fact SET value = '{}'", id="a key is missing"),
         pytest.param("UPDATE fact SET value = '1'", id="no table"),
         pytest.param("UPDATE session SET facts = '[]'", id="a list for a table"),
+        pytest.param(f"UPDATE fact SET value = '{'[' * 5_000}'", id="JSON nested too deeply"),
     ],
 )
 def test_damaged_databases_are_refused(tmp_path: Path, database: bytes, statement: str) -> None:

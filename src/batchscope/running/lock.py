@@ -93,5 +93,5 @@ def _told(holder: Path) -> str:
     try:
         known = json.loads(holder.read_text(encoding="utf-8"))
         return f": process {known['pid']} on {known['host']}, since {known['started']}"
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return ""

@@ -218,7 +218,10 @@ class Store:
         """Tells in one error of what cannot be read, and of what can but is nothing that `Store` wrote."""
         try:
             yield
-        except (sqlite3.Error, pd.errors.DatabaseError, OSError, ValueError, KeyError, TypeError) as error:
+        except (
+            *(sqlite3.Error, pd.errors.DatabaseError, OSError, ValueError, KeyError, TypeError),
+            RecursionError,  # of JSON that is nested too deeply
+        ) as error:
             raise RunFolderError(f"{self._path}: cannot be used as a run's database: {error}") from error
 
 
