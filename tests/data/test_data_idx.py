@@ -72,7 +72,12 @@ def claiming(*shape: int) -> bytes:
         pytest.param(idx_bytes(IMAGES) + b"x", "768 bytes must follow, but there are more", id="longer"),
         pytest.param(claiming(2**32 - 1, 2**32 - 1, 2**32 - 1), "must hold at most 1,073,741,824", id="huge"),
         pytest.param(claiming(2**20, 1, 1000), "by its header 1,048,576,000 bytes must follow", id="bomb"),
-        pytest.param(claiming(0, 8, 8), "each example needs a label, but there are 0 and 12", id="none"),
+        pytest.param(
+            claiming(0, 8, 8), "each length must be 1 or more, but the header has (0, 8, 8)", id="none"
+        ),
+        pytest.param(
+            claiming(0, 2**32 - 1, 2**32 - 1), "each length must be 1 or more", id="none of a huge size"
+        ),
         pytest.param(
             idx_bytes(grey(11)), "each example needs a label, but there are 11 and 12", id="too few"
         ),

@@ -118,6 +118,8 @@ def _shape(path: Path, file: BinaryIO, dimensions: int) -> tuple[int, ...]:
             f"{dimensions} lengths, but begins with {head[:16].hex(' ') or 'nothing'}"
         )
     shape: tuple[int, ...] = struct.unpack(f">{dimensions}I", head[4:])
+    if 0 in shape:  # beside it another length may be beyond what an array can have
+        raise DataError(f"{path}: each length must be 1 or more, but the header has {shape}")
     most = max(LEAST_UNPACKED, LARGEST_RATIO * path.stat().st_size)
     if math.prod(shape) > most:
         raise DataError(
