@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,7 @@ def protocol_of(study: Study) -> Protocol:
         and len(modes) == 1
         and len(boundaries) == 1
         and all(s.optimizer == "rmsprop" and s.epochs and s.trainable != "all" for s in study.stages)
+        and all(isinstance(s.learning_rate, float) for s in study.stages)
     )
     if not supported:
         raise ValueError(f"the plain scripts carry out studies like aerial-cactus, but not {study.name}")
@@ -72,7 +74,7 @@ def _stage_plan(stage: Stage) -> StagePlan:
     return StagePlan(
         name=stage.name,
         epochs=stage.epochs or 0,
-        learning_rate=stage.learning_rate,
+        learning_rate=stage.learning_rate if isinstance(stage.learning_rate, float) else math.nan,
         fine_tuning=stage.trainable != "head",
         augmentation=None if stage.augmentation is None else _ranges(stage.augmentation),
     )

@@ -7,21 +7,33 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
 from batchscope.errors import Problem, StudyError
-from batchscope.spec import Augmentation, DataSpec, FromLayer, ModelSpec, Stage, Study
+from batchscope.recipe import BUDGETS, Augmentation, FromLayer, LearningRate, Stage, Until
+from batchscope.spec import DataSpec, ModelSpec, Study
 
 __all__ = ["apply_changes", "difference", "dump_study", "parse_change", "parse_study", "read_toml"]
 
-_BUDGETS = frozenset({"epochs", "updates"})
+# Of keys that exclude each other, a new one takes the place of the old one.
+_ALTERNATIVES = (
+    frozenset(BUDGETS),
+    frozenset({"base", "grid"}),
+    frozenset({"warmup_epochs", "warmup_updates"}),
+)
+# What a value becomes where a key below it is set, of those that may be a table or a plain value.
+_AS_TABLE: Mapping[str, Callable[[Any], dict[str, Any]]] = {
+    "trainable": lambda _: {},
+    "learning_rate": lambda value: {"base": value},
+}
 # A study needs four levels; what reads, copies and shows it calls itself at each.
 _DEEPEST = 20
 _NESTING = f"tables and lists must nest at most {_DEEPEST} deep"
+_EXAMPLES = {"FromLayer": "{ from_layer = 100 }", "LearningRate": "{ base = 0.01 }"}
 _TABLES: Mapping[str, type[BaseModel]] = {
     "": Study,
     "data": DataSpec,
@@ -29,6 +41,8 @@ _TABLES: Mapping[str, type[BaseModel]] = {
     "stages": Stage,
     "augmentation": Augmentation,
     "trainable": FromLayer,
+    "learning_rate": LearningRate,
+    "until": Until,
 }
 
 
@@ -158,25 +172,35 @@ def _set(table: dict[str, Any], dotted: str, value: Any) -> Problem | None:
                 return Problem(dotted, f"must name one of the stages {names}", part)
             here = named[0]
         elif isinstance(here.get(part, {}), dict | list):
+            _displace(here, part)
             here = here.setdefault(part, {})
-        elif isinstance(here[part], str) and part == "trainable":
-            here[part] = {}
+        elif part in _AS_TABLE:
+            here[part] = _AS_TABLE[part](here[part])
             here = here[part]
         else:
             return Problem(dotted, f"{'.'.join(path[: depth + 1])} is not a table", repr(here[part]))
     if isinstance(here, list):
         return Problem(dotted, "must name a stage and one of its keys, such as stages.NAME.epochs")
     here[last] = value
-    if last in _BUDGETS:
-        for other in _BUDGETS - {last}:  # a new budget takes the place of the old one
-            here.pop(other, None)
+    _displace(here, last)
     return None
+
+
+def _displace(table: dict[str, Any], key: str) -> None:
+    """Removes those keys that exclude a new one."""
+    for group in _ALTERNATIVES:
+        if key in group:
+            for other in group - {key}:
+                table.pop(other, None)
 
 
 def _problems(error: ValidationError, raw: Mapping[str, Any]) -> list[Problem]:
     """One problem per key: the branches of a union fail together and read as alternatives."""
     merged: dict[str, Problem] = {}
-    for item in error.errors(include_url=False):
+    found = error.errors(include_url=False)
+    for item in found:
+        if isinstance(item["input"], Mapping) and _is_judged_as_table(item["loc"], found):
+            continue
         keep_last = item["type"] in ("missing", "extra_forbidden")
         key = _dotted(item["loc"], raw, keep_last=keep_last)
         rule = _rule(item["type"], item["msg"], item["loc"])
@@ -188,6 +212,22 @@ def _problems(error: ValidationError, raw: Mapping[str, Any]) -> list[Problem]:
             rule, value = f"{before.rule}, or {rule}", before.value
         merged[key] = Problem(key, rule, value)
     return list(merged.values())
+
+
+def _is_judged_as_table(loc: Sequence[int | str], found: Sequence[Any]) -> bool:
+    """Whether a table's own keys are at fault, so that not being the plain value it may also be is none."""
+    at = len(loc) - 1
+    branches = [other["loc"][: at + 1] for other in found if len(other["loc"]) > at]
+    beside = [branch for branch in branches if branch[:-1] == loc[:-1]]
+    return not _example(loc) and any(_example(branch) for branch in beside)
+
+
+def _example(loc: Sequence[int | str]) -> str:
+    """Of a table, where the last part of a location is the branch of a union that is one; else empty."""
+    # A model with validators of its own stands there as function-after[..., Model].
+    branch = str(loc[-1]) if loc else ""
+    found = [text for name, text in _EXAMPLES.items() if branch == name or branch.endswith(f", {name}]")]
+    return found[0] if found else ""
 
 
 def _dotted(loc: Sequence[int | str], raw: Any, *, keep_last: bool) -> str:
@@ -213,7 +253,7 @@ def _rule(kind: str, message: str, loc: Sequence[int | str]) -> str:
     if kind == "extra_forbidden":
         return f"unknown key{_suggestion(loc)}"
     if kind == "model_type":
-        return "must be a table" if loc[-1:] != ("FromLayer",) else "must be a table { from_layer = 100 }"
+        return f"must be a table {_example(loc)}".rstrip()
     if kind == "value_error":
         return message.removeprefix("Value error, ")
     return message.replace("Input should be", "must be").replace("String should", "must")

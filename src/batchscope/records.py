@@ -30,15 +30,18 @@ class Trial:
     Attributes:
         batch_size: Examples per update.
         replicate: The bundle of seeds, counted from 1.
+        learning_rate: The grid's value, before any rule; None where there is no grid.
     """
 
     batch_size: int
     replicate: int
+    learning_rate: float | None = None
 
     @property
     def name(self) -> str:
-        """Identifies the trial within its study, for example ``b16-r1``."""
-        return f"b{self.batch_size}-r{self.replicate}"
+        """Identifies the trial within its study, for example ``b16-r1`` or ``b16-lr0.01-r1``."""
+        rate = "" if self.learning_rate is None else f"-lr{repr(self.learning_rate).removesuffix('.0')}"
+        return f"b{self.batch_size}{rate}-r{self.replicate}"
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,13 @@ class EpochRecord:
         updates: Optimizer steps since the trial's start.
         examples: Images presented since the trial's start.
         seconds: Training time since the trial's start, without evaluation and probes.
-        learning_rate: In force during this epoch.
+        learning_rate: In force at the epoch's last update; while it is warmed up, smaller before.
         train_loss: As the training loop reports it, the running mean over the epoch.
         train_accuracy: Likewise.
         val_loss: At the epoch's end.
         val_accuracy: At the epoch's end.
-        probes: Extra measurements at the epoch's end, by column name.
+        probes: Extra measurements at the epoch's end, by column name, and those on the images by which
+            a learning rate is chosen.
     """
 
     stage: str

