@@ -12,7 +12,7 @@ from sklearn.utils import resample
 
 from batchscope.errors import DataError
 
-__all__ = ["Split", "split_dataset", "stratified_subset"]
+__all__ = ["Split", "selection_rows", "split_dataset", "stratified_subset"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +59,35 @@ def split_dataset(
     return split
 
 
+def selection_rows(
+    labels: NDArray[np.int64], validation: NDArray[np.int64], share: float, seed: int
+) -> NDArray[np.int64]:
+    """Those of the validation images by which a learning rate is chosen, and which validate nothing else.
+
+    Args:
+        labels: Class of each image of the dataset.
+        validation: Rows of the validation part.
+        share: How much of it, above 0 and below 1.
+        seed: Of the stratified choice.
+
+    Returns:
+        Rows in ascending order; the rest of `validation` is what validates.
+
+    Raises:
+        DataError: A class has too few images to be in both.
+    """
+    try:
+        chosen, rest = train_test_split(
+            validation, train_size=share, random_state=seed, stratify=labels[validation]
+        )
+    except ValueError as error:
+        raise DataError(_too_few_to_select(labels[validation], share)) from error
+    everything = set(labels[validation])
+    if any(set(labels[part]) != everything for part in (chosen, rest)):
+        raise DataError(_too_few_to_select(labels[validation], share))
+    return np.sort(chosen)
+
+
 def stratified_subset(labels: NDArray[np.int64], limit: int, split_seed: int) -> NDArray[np.int64]:
     """Chooses images so that each class keeps its share, as near as whole numbers allow.
 
@@ -84,11 +113,21 @@ def stratified_subset(labels: NDArray[np.int64], limit: int, split_seed: int) ->
 
 
 def _too_small(labels: NDArray[np.int64], validation_share: float) -> str:
-    counts = ", ".join(
-        f"{label}: {count:,}" for label, count in zip(*np.unique(labels, return_counts=True), strict=True)
-    )
     return (
         "each class must be in the training and in the validation part, but with validation_share = "
-        f"{validation_share} some class has too few images (images per class {counts or 'none'}); add "
+        f"{validation_share} some class has too few images (images per class {_counts(labels)}); add "
         "images, raise the limit or change the share"
     )
+
+
+def _too_few_to_select(labels: NDArray[np.int64], share: float) -> str:
+    return (
+        "with a grid of learning rates each class must be among the validation images that choose and among "
+        f"those that validate, but with selection_share = {share} some class has too few (validation images "
+        f"per class {_counts(labels)}); add images, or change selection_share or validation_share"
+    )
+
+
+def _counts(labels: NDArray[np.int64]) -> str:
+    each = zip(*np.unique(labels, return_counts=True), strict=True)
+    return ", ".join(f"{label}: {count:,}" for label, count in each) or "none"

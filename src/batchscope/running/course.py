@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import time
 from collections.abc import Mapping, Sequence
 
@@ -33,7 +34,8 @@ class Course:
     then. Simplified: all images are taken to cost the same, whatever their stage.
 
     Args:
-        left: Images that each trial has still to present, in the order in which they begin.
+        left: Images that each trial has still to present, or the most of them, in the order in which
+            they begin; NaN where nothing is known ahead, and then no time left is told either.
     """
 
     def __init__(self, left: Mapping[Trial, float]) -> None:
@@ -73,10 +75,10 @@ class Course:
         self._under_way.pop(trial)
 
     def seconds_left(self) -> float | None:
-        """Seconds left; None before there is a pace to go by."""
+        """Seconds left; None before there is a pace to go by, and where images left are not known."""
         self._note_time()
         done = self._done + sum(self._shown(trial) for trial in self._under_way)
-        if done <= 0 or self._busy <= 0 or not self._under_way:
+        if done <= 0 or self._busy <= 0 or not self._under_way or any(map(math.isnan, self._left.values())):
             return None
         running = [max(self._left[trial] - self._shown(trial), 0.0) for trial in self._under_way]
         waiting = [images for trial, images in self._left.items() if trial not in self._under_way]

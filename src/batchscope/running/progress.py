@@ -29,7 +29,7 @@ class Watcher(Protocol):
     def note(self, text: str) -> None:
         """Something worth telling that belongs to no trial."""
 
-    def plan(self, trials: Sequence[Trial], done: int, left: Mapping[Trial, int]) -> None:
+    def plan(self, trials: Sequence[Trial], done: int, left: Mapping[Trial, float]) -> None:
         """All trials, how many were done before, and the images that each of the others has to present."""
 
     def started(self, trial: Trial, examples: int, seconds: float) -> None:
@@ -57,7 +57,7 @@ class Silent:
     def note(self, text: str) -> None:
         """Ignored."""
 
-    def plan(self, trials: Sequence[Trial], done: int, left: Mapping[Trial, int]) -> None:
+    def plan(self, trials: Sequence[Trial], done: int, left: Mapping[Trial, float]) -> None:
         """Ignored."""
 
     def started(self, trial: Trial, examples: int, seconds: float) -> None:
@@ -89,7 +89,7 @@ class LinePrinter(Silent):
         """Printed as it is."""
         self._line(text)
 
-    def plan(self, trials: Sequence[Trial], done: int, left: Mapping[Trial, int]) -> None:
+    def plan(self, trials: Sequence[Trial], done: int, left: Mapping[Trial, float]) -> None:
         """Tells how much there is to do."""
         self._total, self._done = len(trials), done
         self._course = Course(left)
@@ -158,7 +158,7 @@ class LiveDisplay(Silent):
         """Printed above the display."""
         self._console.print(text, highlight=False, markup=False)
 
-    def plan(self, trials: Sequence[Trial], done: int, left: Mapping[Trial, int]) -> None:
+    def plan(self, trials: Sequence[Trial], done: int, left: Mapping[Trial, float]) -> None:
         """Sets the bar."""
         self._course = Course(left)
         self._trials.update(self._task, total=len(trials), completed=done)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from batchscope.data import Dataset, Split, TrainingData, load_dataset, split_dataset
+from batchscope.data import Dataset, Split, TrainingData, load_dataset, selection_rows, split_dataset
 from batchscope.errors import RunFolderError
 from batchscope.records import Trial
 from batchscope.running.features import FeatureCleaner, delete_features, room_for_features
@@ -108,8 +108,8 @@ class _Training:
     watcher: Watcher
     session: int
 
-    def carry_out(self, left: Mapping[Trial, int], options: RunOptions) -> None:
-        """Trains the trials that are left, given the images that each has to present."""
+    def carry_out(self, left: Mapping[Trial, float], options: RunOptions) -> None:
+        """Trains the trials that are left, given the images that each has to present, as far as known."""
         work = WorkLeft(len(left), sum(left.values()))
         choice = choose(look_around(), work, options.workers, threads_before(self.store))
         if len(choice.layouts) > 1:
@@ -138,7 +138,7 @@ def _prepare_data(study: Study, place: RunFolder, store: Store, watcher: Watcher
     """Reads the images, makes sure that they are those the run began with, and caches them."""
     dataset = load_dataset(study.data, study.model.image_size, study.model.interpolation)
     split = split_dataset(dataset.labels, study.data.validation_share, study.data.split_seed)
-    check_sizes(study, len(split.training), len(split.validation))
+    check_sizes(study, len(split.training), _validating(study, dataset, split))
     fingerprint, known = dataset.fingerprint(), store.data()
     if known is not None and known[0].fingerprint != fingerprint:
         raise RunFolderError(
@@ -154,6 +154,16 @@ def _prepare_data(study: Study, place: RunFolder, store: Store, watcher: Watcher
     except OSError as error:
         raise RunFolderError(f"{place.cache}: the images must find room here, but: {error}") from error
     return split
+
+
+def _validating(study: Study, dataset: Dataset, split: Split) -> int:
+    """Images that validation rests on: with a grid of learning rates, those that do not choose one."""
+    if study.grid is None:
+        return len(split.validation)
+    choosing = selection_rows(
+        dataset.labels, split.validation, study.data.selection_share, study.data.split_seed
+    )
+    return len(split.validation) - len(choosing)
 
 
 def _summary(dataset: Dataset, split: Split, fingerprint: str) -> DataSummary:
@@ -191,8 +201,8 @@ def _png(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _examples_left(study: Study, store: Store, training: int) -> dict[Trial, int]:
-    """Images that each trial has still to present, of those that have not finished."""
+def _examples_left(study: Study, store: Store, training: int) -> dict[Trial, float]:
+    """Images that each trial has still to present, of those that have not finished, as far as known."""
     per_trial = examples_per_trial(study, training)
     left = {}
     for status in store.trials():

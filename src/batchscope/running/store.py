@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from batchscope.errors import RunFolderError
-from batchscope.history import COLUMNS, check_history
+from batchscope.history import COLUMNS, GRID, check_history
 from batchscope.masking import masked
 from batchscope.records import EpochRecord, Trial, TrialState
 from batchscope.running.entries import DataSummary, LastEpoch, SampleImage, TrialStatus
@@ -60,22 +60,29 @@ class Store:
     def plan(self, trials: Sequence[Trial]) -> None:
         """Adds the trials that are not there yet, waiting, in this order."""
         rows = [
-            (trial.name, position, trial.batch_size, trial.replicate, TrialState.WAITING)
+            (
+                trial.name,
+                position,
+                trial.batch_size,
+                trial.replicate,
+                trial.learning_rate,
+                TrialState.WAITING,
+            )
             for position, trial in enumerate(trials)
         ]
         with self._writing():
-            self._db.executemany("INSERT OR IGNORE INTO trial VALUES (?, ?, ?, ?, ?, NULL)", rows)
+            self._db.executemany("INSERT OR IGNORE INTO trial VALUES (?, ?, ?, ?, ?, ?, NULL)", rows)
 
     def trials(self) -> list[TrialStatus]:
         """All trials in the order of the plan."""
         with self._translated():
             rows = self._db.execute(
-                "SELECT batch_size, replicate, state, error, "
+                "SELECT batch_size, replicate, learning_rate, state, error, "
                 "(SELECT count(*) FROM epoch WHERE trial = name) FROM trial ORDER BY position"
             )
             return [
-                TrialStatus(Trial(batch_size, replicate), TrialState(state), epochs, error)
-                for batch_size, replicate, state, error, epochs in rows
+                TrialStatus(Trial(batch_size, replicate, rate), TrialState(state), epochs, error)
+                for batch_size, replicate, rate, state, error, epochs in rows
             ]
 
     def set_state(self, trial: Trial, state: TrialState, error: str | None = None) -> None:
@@ -86,8 +93,13 @@ class Store:
             )
 
     def add(self, trial: Trial, record: EpochRecord) -> None:
-        """Stores an epoch's record with its probes; one that is there already is replaced."""
+        """Stores an epoch's record with its probes as the trial's last.
+
+        One that is there already is replaced, and those of later epochs are deleted: the trial began
+        anew, and where seconds decide it may end earlier than before.
+        """
         with self._writing():
+            self._db.execute("DELETE FROM epoch WHERE trial = ? AND epoch > ?", (trial.name, record.epoch))
             self._db.execute(
                 "INSERT OR REPLACE INTO epoch VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
@@ -118,19 +130,24 @@ class Store:
             study: The study's name, for its column.
 
         Returns:
-            Columns `COLUMNS` and one for each probe; no rows where nothing is stored yet.
+            Columns `COLUMNS`, `GRID` where trials have a learning rate of a grid, and one for each
+            probe; no rows where nothing is stored yet.
         """
         with self._translated():
             self._db.execute("BEGIN")  # so that rows and probes are those of one moment
             try:
                 table = pd.read_sql_query(
-                    "SELECT epoch.*, batch_size, replicate FROM epoch JOIN trial ON trial.name = epoch.trial",
+                    "SELECT epoch.*, batch_size, replicate, trial.learning_rate AS of_grid "
+                    "FROM epoch JOIN trial ON trial.name = epoch.trial",
                     self._db,
                 )
                 probes = pd.read_sql_query("SELECT * FROM probe", self._db, dtype={"value": np.float64})
             finally:
                 self._db.execute("COMMIT")
         table["study"] = study
+        of_grid = table.pop("of_grid").astype(np.float64)
+        if of_grid.notna().any():
+            table[GRID] = of_grid
         if not probes.empty:
             wide = probes.pivot_table(
                 index=["trial", "epoch"], columns="name", values="value", sort=False, dropna=False
