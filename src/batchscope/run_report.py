@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from batchscope.analysis import Analysis, Plan, RecipeFacts, Settings, analyze, load_source
+from batchscope.analysis import Analysis, Plan, RecipeFacts, Settings, Target, analyze, load_source
 from batchscope.errors import RunFolderError
 from batchscope.history import encode_history
 from batchscope.loading import dump_study
@@ -22,7 +22,7 @@ from batchscope.report.pictures import write_pictures
 from batchscope.running.folder import RunFolder
 from batchscope.running.store import Store, TrialStatus
 from batchscope.schedule import schedule
-from batchscope.spec import Study
+from batchscope.spec import LearningRate, Study
 
 __all__ = ["analyze_run", "content_of", "page_content", "write_run_report"]
 
@@ -88,7 +88,15 @@ def analyze_run(
     Raises:
         HistoryError: The history cannot be analysed.
     """
-    return analyze(history, settings, RecipeFacts(plan=_plan(study, store)))
+    rules = [
+        stage.learning_rate.rule for stage in study.stages if isinstance(stage.learning_rate, LearningRate)
+    ]
+    recipe = RecipeFacts(
+        learning_rate_retuned=False,  # but by a grid, which the history shows
+        learning_rate_rule=next((rule for rule in rules if rule != "constant"), None),
+        plan=_plan(study, store),
+    )
+    return analyze(history, settings, recipe)
 
 
 def _plan(study: Study, store: Store) -> Plan | None:
@@ -104,9 +112,17 @@ def _plan(study: Study, store: Store) -> Plan | None:
             f"a run of this study must have at least {least} training images, but its database tells of "
             f"{counts} by class"
         )
+    last = {size: schedule(study, size, images)[-1].last_epoch for size in study.batch_sizes}
+    known = not any(stage.is_open for stage in study.stages)
     return Plan(
-        budgets={stage.name: "epochs" if stage.epochs else "updates" for stage in study.stages},
-        last_epochs={size: schedule(study, size, images)[-1].last_epoch for size in study.batch_sizes},
+        budgets={stage.name: stage.budget for stage in study.stages},
+        last_epochs={size: epoch for size, epoch in last.items() if epoch is not None} if known else None,
+        targets={
+            stage.name: Target(stage.until.metric, stage.until.value, stage.until.epochs)
+            for stage in study.stages
+            if stage.until is not None
+        },
+        ended=frozenset(status.trial.name for status in store.trials() if status.state.is_finished()),
     )
 
 
