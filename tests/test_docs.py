@@ -19,7 +19,16 @@ from batchscope.cli import app
 from batchscope.history import COLUMNS
 from batchscope.loading import parse_study
 from batchscope.published import published_history
-from batchscope.spec import Augmentation, DataSpec, FromLayer, ModelSpec, Stage, Study
+from batchscope.spec import (
+    Augmentation,
+    DataSpec,
+    FromLayer,
+    LearningRate,
+    ModelSpec,
+    Stage,
+    Study,
+    Until,
+)
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
@@ -30,6 +39,8 @@ TABLES = {
     "`[data]`": DataSpec,
     "`[model]`": ModelSpec,
     "`[[stages]]`": Stage,
+    "`learning_rate = { ... }`": LearningRate,
+    "`until = { ... }`": Until,
     "`trainable = { ... }`": FromLayer,
     "`[stages.augmentation]`": Augmentation,
 }

@@ -88,12 +88,11 @@ def analyze_run(
     Raises:
         HistoryError: The history cannot be analysed.
     """
-    rules = [
-        stage.learning_rate.rule for stage in study.stages if isinstance(stage.learning_rate, LearningRate)
-    ]
+    tables = [stage.learning_rate for stage in study.stages if isinstance(stage.learning_rate, LearningRate)]
     recipe = RecipeFacts(
-        learning_rate_retuned=False,  # but by a grid, which the history shows
-        learning_rate_rule=next((rule for rule in rules if rule != "constant"), None),
+        # What a warm-up leaves in the history looks like learning rates of their own.
+        learning_rate_retuned=False if tables else None,
+        learning_rate_rule=next((table.rule for table in tables if table.rule != "constant"), None),
         plan=_plan(study, store),
     )
     return analyze(history, settings, recipe)

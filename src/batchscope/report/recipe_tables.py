@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from batchscope.analysis.results import Analysis
 from batchscope.analysis.words import number, of_quantity, percent, quantity_name
-from batchscope.report.table import NOTHING, Cell, Table, estimate_cell, figure_cell, lost, whole_cell
+from batchscope.report.table import Cell, Table, estimate_cell, figure_cell, lost, whole_cell
 
 __all__ = ["learning_rate_table", "target_table"]
 
@@ -56,7 +56,7 @@ def target_table(analysis: Analysis) -> Table:
                     f"{row.n_missed} never" if row.n_missed else "",
                 ),
                 *(
-                    Cell(NOTHING) if found is None else figure_cell(found.mean, of_quantity)
+                    Cell("") if found is None else figure_cell(found.mean, of_quantity)
                     for found in map(row.spent, ("epochs", "updates", "examples", "seconds"))
                 ),
             )
