@@ -133,7 +133,7 @@ def measure_update(batch: int) -> float:
     study = full.model_copy(update={"stages": full.stages[1:], "batch_sizes": [batch]})
     cacti = generate_cacti(2 * max(_BATCHES), 1)
     split = split_dataset(cacti.labels, study.data.validation_share, study.data.split_seed)
-    data = TrainingData(cacti.images, cacti.labels, split, cacti.classes)
+    data = TrainingData(cacti.inputs, cacti.labels, split, cacti.classes)
     return 1 / Trainer(study, data).measure(_SECONDS)
 
 

@@ -100,6 +100,6 @@ def prepare_images(folder: Path, images: int, study: Study) -> tuple[int, int]:
     parts = {"training": split.training, "validation": split.validation}
     arrays: dict[str, NDArray[np.generic]] = {}
     for name, rows in parts.items():
-        arrays |= {f"{name}_images": dataset.images[rows], f"{name}_labels": dataset.labels[rows]}
+        arrays |= {f"{name}_images": dataset.inputs[rows], f"{name}_labels": dataset.labels[rows]}
     np.savez(folder / "images.npz", **arrays)  # type: ignore[arg-type]  # savez also takes allow_pickle
     return len(split.training), len(split.validation)

@@ -45,7 +45,7 @@ def tiny_data(classes: int = 2, size: int = 16) -> TrainingData:
     images = (noise + 100 * labels[:, None, None, None] // (classes - 1)).astype(np.uint8)
     rows = rng.permutation(IMAGES)
     return TrainingData(
-        images=images,
+        inputs=images,
         labels=labels.astype(np.int64),
         split=Split(training=rows[:TRAINING], validation=rows[TRAINING:]),
         classes=tuple(f"class {index}" for index in range(classes)),

@@ -52,7 +52,7 @@ def test_kaggle_layout(kaggle: Path, form: str) -> None:
     assert dataset.classes == ("0", "1")
     assert dataset.source == str(source)
     assert dataset.skipped == ()
-    np.testing.assert_array_equal(dataset.images, np.stack([coloured(place) for place in range(20)]))
+    np.testing.assert_array_equal(dataset.inputs, np.stack([coloured(place) for place in range(20)]))
 
 
 def test_the_order_is_that_of_the_table(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_the_order_is_that_of_the_table(tmp_path: Path) -> None:
     rows = [(name, str(place % 2)) for place, name in enumerate(reversed(images))]
     dataset = load(write_kaggle(tmp_path, images, rows))
     assert dataset.ids == tuple(reversed(images))
-    np.testing.assert_array_equal(dataset.images[0], coloured(5))
+    np.testing.assert_array_equal(dataset.inputs[0], coloured(5))
 
 
 def test_unzipped_competition_with_its_test_folder(kaggle: Path) -> None:
@@ -78,13 +78,13 @@ def test_class_folders(tmp_path: Path) -> None:
     assert dataset.classes == ("bush", "cactus", "stone")
     assert dataset.labels.tolist() == [0, 0, 1, 1, 1, 1, 2, 2, 2]
     assert dataset.ids[1:3] == ("bush/0001.png", "cactus/0000.png")
-    np.testing.assert_array_equal(dataset.images[5], coloured(3))
+    np.testing.assert_array_equal(dataset.inputs[5], coloured(3))
 
 
 def test_a_wrong_extension_does_not_matter(tmp_path: Path) -> None:
     root = write_folders(tmp_path, a=3, b=3)
     (root / "a" / "photo.jpg").write_bytes(encoded(coloured(50)))
-    np.testing.assert_array_equal(load(root).images[3], coloured(50))
+    np.testing.assert_array_equal(load(root).inputs[3], coloured(50))
 
 
 def test_fingerprint_is_of_the_content(kaggle: Path, tmp_path: Path) -> None:
@@ -94,11 +94,11 @@ def test_fingerprint_is_of_the_content(kaggle: Path, tmp_path: Path) -> None:
     assert re.fullmatch(r"[0-9a-f]{64}", first.fingerprint())
     prints = {first.fingerprint()}
     for change in (
-        {"images": first.images ^ np.uint8(np.arange(20).reshape(20, 1, 1, 1) == 19)},
+        {"inputs": first.inputs ^ np.uint8(np.arange(20).reshape(20, 1, 1, 1) == 19)},
         {"labels": 1 - first.labels},
         {"ids": (*first.ids[:-1], "other")},
         {"classes": ("no", "yes")},
-        {"images": first.images.reshape(20, 4, 16, 3)},
+        {"inputs": first.inputs.reshape(20, 4, 16, 3)},
     ):
         fields = {name: getattr(first, name) for name in first.__dataclass_fields__}
         prints.add(Dataset(**{**fields, **change}).fingerprint())
@@ -133,7 +133,7 @@ def test_bad_images_are_left_out_and_recorded_on_demand(kaggle: Path) -> None:
     kept = [place for place in range(20) if place not in (3, 5, 8)]
     assert dataset.ids == tuple(f"{place:04d}.png" for place in kept)
     assert dataset.labels.tolist() == [LABELS[place] for place in kept]
-    np.testing.assert_array_equal(dataset.images, np.stack([coloured(place) for place in kept]))
+    np.testing.assert_array_equal(dataset.inputs, np.stack([coloured(place) for place in kept]))
     assert dataset.skipped[0] == BadImage("0008.png", "has a label but no image in train.zip")
     assert [bad.id for bad in dataset.skipped] == ["0008.png", "extra.png", "0003.png", "0005.png"]
 
@@ -251,7 +251,7 @@ def test_real_photographs(project: Path) -> None:
     if not source.is_dir():
         pytest.skip("needs the folder vehicles")
     dataset = load_dataset(DataSpec(source=str(source)), 96, "nearest")
-    assert dataset.images.shape == (17_500, 32, 32, 3)
+    assert dataset.inputs.shape == (17_500, 32, 32, 3)
     assert dataset.labels.sum() == 13_136
     split = split_dataset(dataset.labels, 0.2, 2019)
     assert (len(split.training), len(split.validation)) == (14_000, 3_500)
@@ -261,18 +261,26 @@ def test_real_photographs(project: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"images": np.zeros((2, 8, 8), np.uint8)},
-        {"images": np.zeros((3, 8, 8, 3), np.uint8)},
-        {"images": np.zeros((2, 8, 8, 3), np.float32)},
+        {"inputs": np.zeros((2, 8, 8), np.uint8)},
+        {"inputs": np.zeros((2, 8, 8, 2), np.uint8)},
+        {"inputs": np.zeros((3, 8, 8, 3), np.uint8)},
+        {"inputs": np.zeros((2, 8, 8, 3), np.float32)},
+        {"inputs": np.zeros((2, 8), np.float64)},
+        {"inputs": np.zeros((2, 0), np.float32)},
         {"labels": np.zeros(2, np.int32)},
         {"labels": np.array([0, 2])},
         {"labels": np.array([-1, 0])},
         {"ids": ("a",)},
     ],
 )
-def test_a_dataset_does_not_contradict_itself(change: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    "inputs",
+    [np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 8, 8, 1), np.uint8), np.zeros((2, 5), np.float32)],
+    ids=["colour", "grey", "features"],
+)
+def test_a_dataset_does_not_contradict_itself(inputs: np.ndarray, change: dict[str, object]) -> None:
     fields = {
-        "images": np.zeros((2, 8, 8, 3), np.uint8),
+        "inputs": inputs,
         "labels": np.array([0, 1]),
         "ids": ("a", "b"),
         "classes": ("0", "1"),

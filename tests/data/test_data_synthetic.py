@@ -30,7 +30,7 @@ def views() -> Dataset:
 
 
 def test_shape_and_balance(views: Dataset) -> None:
-    assert views.images.shape == (2_500, 32, 32, 3)
+    assert views.inputs.shape == (2_500, 32, 32, 3)
     assert views.classes == ("0", "1")
     assert views.labels.sum() == 1_875
     assert (views.labels.reshape(-1, 4).sum(axis=1) == 3).all()
@@ -40,7 +40,7 @@ def test_shape_and_balance(views: Dataset) -> None:
 @pytest.mark.parametrize("count", [1, 31, 32, 33, 100])
 def test_an_image_does_not_depend_on_the_count(views: Dataset, count: int) -> None:
     few = generate_cacti(count, 7)
-    np.testing.assert_array_equal(few.images, views.images[:count])
+    np.testing.assert_array_equal(few.inputs, views.inputs[:count])
     np.testing.assert_array_equal(few.labels, views.labels[:count])
     assert few.ids == views.ids[:count]
 
@@ -48,14 +48,14 @@ def test_an_image_does_not_depend_on_the_count(views: Dataset, count: int) -> No
 def test_chosen_images_are_those_of_the_series(views: Dataset) -> None:
     numbers = np.array([3, 31, 32, 700, 2_499])
     chosen = draw_cacti(numbers, 7)
-    np.testing.assert_array_equal(chosen.images, views.images[numbers])
+    np.testing.assert_array_equal(chosen.inputs, views.inputs[numbers])
     np.testing.assert_array_equal(chosen.labels, views.labels[numbers])
 
 
 def test_seeds_and_images_differ(views: Dataset) -> None:
     other = generate_cacti(100, 8)
-    assert not (other.images == views.images[:100]).all(axis=(1, 2, 3)).any()
-    assert len({image.tobytes() for image in views.images}) == 2_500
+    assert not (other.inputs == views.inputs[:100]).all(axis=(1, 2, 3)).any()
+    assert len({image.tobytes() for image in views.inputs}) == 2_500
     assert not np.array_equal(synthetic_labels(100, 8), views.labels[:100])
 
 
@@ -73,7 +73,7 @@ def test_a_cactus_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_linear_model_on_pixels_does_not_solve_it(views: Dataset) -> None:
     """It stays at the majority's share, .75; a small convolutional network reaches .98."""
-    pixels = views.images.reshape(2_500, -1) / 255
+    pixels = views.inputs.reshape(2_500, -1) / 255
     model = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3, max_iter=300))
     model.fit(pixels[:2_000], views.labels[:2_000])
     probability = model.predict_proba(pixels[2_000:])[:, 1]
@@ -84,7 +84,7 @@ def test_a_linear_model_on_pixels_does_not_solve_it(views: Dataset) -> None:
 
 def test_colours_alone_do_not_solve_it(views: Dataset) -> None:
     """Histograms of brightness and greenness, to a model that may be as crooked as it likes."""
-    pixels = views.images.astype(float)
+    pixels = views.inputs.astype(float)
     brightness = pixels.mean(axis=3)
     channels = [
         brightness - brightness.mean(axis=(1, 2), keepdims=True),
@@ -103,7 +103,7 @@ def test_colours_alone_do_not_solve_it(views: Dataset) -> None:
 
 def test_a_study_gets_the_number_it_names() -> None:
     dataset = load_dataset(DataSpec(source="synthetic-cactus", images=50), 96, "nearest")
-    np.testing.assert_array_equal(dataset.images, generate_cacti(50).images)
+    np.testing.assert_array_equal(dataset.inputs, generate_cacti(50).inputs)
     assert dataset.source == "synthetic-cactus"
 
 
@@ -113,7 +113,7 @@ def test_a_limit_chooses_from_that_number() -> None:
     numbers = [int(name[-10:-4]) for name in limited.ids]
     assert numbers == sorted(numbers)
     assert numbers[-1] > 500
-    np.testing.assert_array_equal(limited.images, generate_cacti(1_000).images[numbers])
+    np.testing.assert_array_equal(limited.inputs, generate_cacti(1_000).inputs[numbers])
     with pytest.raises(DataError, match="limit = 60 of 50 images"):
         load_dataset(DataSpec(source="synthetic-cactus", images=50, limit=60), 96, "nearest")
 
@@ -132,7 +132,7 @@ def test_written_and_read_again(tmp_path: Path, views: Dataset) -> None:
     assert again.ids == tuple(sorted(again.ids))
     assert all(re.fullmatch(r"[0-9a-f]{32}\.jpg", name) for name in again.ids)
     # Each picture comes back with its own label, changed by JPEG only.
-    difference = np.abs(again.images[:, None].astype(int) - some.images[None]).mean(axis=(2, 3, 4))
+    difference = np.abs(again.inputs[:, None].astype(int) - some.inputs[None]).mean(axis=(2, 3, 4))
     match = difference.argmin(axis=1)
     assert sorted(match) == list(range(40))
     np.testing.assert_array_equal(again.labels, some.labels[match])

@@ -116,10 +116,10 @@ def test_label_tables(attempt: Attempts, folder: Path, content: bytes, skip: boo
     data = attempt(lambda: load_dataset(spec, 32, "nearest"), folder, str(folder))
     if data is None:
         return
-    assert data.images.shape == (len(data), 4, 4, 3)
+    assert data.inputs.shape == (len(data), 4, 4, 3)
     assert len(set(data.ids)) == len(data) > 0
     assert set(data.ids) <= set(IMAGES)
     assert set(data.labels.tolist()) == set(range(len(data.classes)))
     assert skip or not data.skipped
-    for name, image in zip(data.ids, data.images, strict=True):
+    for name, image in zip(data.ids, data.inputs, strict=True):
         np.testing.assert_array_equal(image, pixels(tuple(IMAGES).index(name)))

@@ -220,7 +220,7 @@ def test_read_rightly_for_nothing_is_unpacked(
     before = tree(tmp_path)
     dataset = load(data)
     assert dataset.ids == tuple(names)
-    np.testing.assert_array_equal(dataset.images, np.stack([coloured(place) for place in range(len(names))]))
+    np.testing.assert_array_equal(dataset.inputs, np.stack([coloured(place) for place in range(len(names))]))
     assert tree(tmp_path) == before
 
 

@@ -234,7 +234,7 @@ def test_the_content_tells_the_format_and_not_the_name(tmp_path: Path) -> None:
             (tmp_path / "a" / f"{form}{ending}").write_bytes(picture(form))
     dataset = load(tmp_path)
     assert len(dataset) == len(FORMS) * len(endings) + 1
-    for name, image in zip(dataset.ids[:-1], dataset.images[:-1], strict=True):
+    for name, image in zip(dataset.ids[:-1], dataset.inputs[:-1], strict=True):
         form = name.removeprefix("a/").split(".")[0]
         np.testing.assert_array_equal(image, np.asarray(decode_image(picture(form))))
 

@@ -162,7 +162,7 @@ def test_ids_without_extension_are_those_files(tmp_path: Path, layout: str) -> N
     dataset = load(tmp_path)
     assert dataset.ids == ("v1.3.JPG", "v1.1.JPG", "v1.0.png", "v1.2.png")
     assert dataset.labels.tolist() == [1, 1, 0, 0]
-    np.testing.assert_array_equal(dataset.images, np.stack([coloured(place) for place in (3, 1, 0, 2)]))
+    np.testing.assert_array_equal(dataset.inputs, np.stack([coloured(place) for place in (3, 1, 0, 2)]))
 
 
 def test_an_id_that_may_mean_several_files_is_refused(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_ids_cannot_reach_other_files(tmp_path: Path) -> None:
     lines = [line.strip() for line in str(caught.value).splitlines()[1:]]
     assert lines == [f"{name}: has a label but no image in train" for name in outside]
     dataset = load(inside, skip_bad_images=True)
-    np.testing.assert_array_equal(dataset.images, np.stack([coloured(place) for place in range(4)]))
+    np.testing.assert_array_equal(dataset.inputs, np.stack([coloured(place) for place in range(4)]))
     assert tree(tmp_path) == before
 
 

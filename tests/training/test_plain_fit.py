@@ -78,8 +78,8 @@ class PlainModel(keras.Model):
 def plain_keras(trainer: Trainer, data: TrainingData, size: int) -> list[dict[str, float]]:
     """The same trial as a notebook's author writes it; the images' order and views are the trial's."""
     study = trainer._study
-    scale = study.model.image_size // data.images.shape[1]
-    images = data.images.repeat(scale, axis=1).repeat(scale, axis=2).astype(np.float32) / 127.5 - 1
+    scale = study.model.image_size // data.inputs.shape[1]
+    images = data.inputs.repeat(scale, axis=1).repeat(scale, axis=2).astype(np.float32) / 127.5 - 1
     labels = data.labels.astype(np.float32)
     training, validation = data.split.training, data.split.validation
     if study.last_batch == "drop":
@@ -169,7 +169,7 @@ def mobilenet_weights(path: Path) -> str:
     """Random ones, with averages that let images through as trained ones do."""
     keras.utils.set_random_seed(3)
     network = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(96, 96, 3))
-    images = tiny_data().images[:32].repeat(6, axis=1).repeat(6, axis=2).astype(np.float32) / 127.5 - 1
+    images = tiny_data().inputs[:32].repeat(6, axis=1).repeat(6, axis=2).astype(np.float32) / 127.5 - 1
     use_moments(network, population_moments(network, images))
     network.save_weights(path)
     return str(path)

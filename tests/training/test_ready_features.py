@@ -236,7 +236,7 @@ def test_other_images_or_another_split_are_never_taken_for_these(
     own = trainer._examples
     others = [
         replace(own, validation=own.validation[::-1]),
-        replace(own, feed=replace(own.feed, images=255 - data.images)),
+        replace(own, feed=replace(own.feed, images=255 - data.inputs)),
         replace(
             own, feed=replace(own.feed, model=own.feed.model.model_copy(update={"input_scaling": "unit"}))
         ),

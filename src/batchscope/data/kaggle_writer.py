@@ -64,7 +64,7 @@ def _write(dataset: Dataset, folder: Path, label_column: str) -> None:
     named = sorted((_name(name), place) for place, name in enumerate(dataset.ids))
     with zipfile.ZipFile(folder / "train.zip", "x") as archive:
         for name, place in named:
-            archive.writestr(_member(name), _jpeg(dataset.images[place]))
+            archive.writestr(_member(name), _jpeg(dataset.inputs[place]))
     with (folder / TABLE).open("x", encoding="utf-8", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["id", label_column])

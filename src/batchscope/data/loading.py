@@ -112,7 +112,7 @@ def _load(listing: Listing, spec: DataSpec, image_size: int, interpolation: str)
     labels = listing.labels[chosen][decoded.kept]
     _check_classes(labels, listing.classes, spec, bad)
     return Dataset(
-        images=decoded.images,
+        inputs=decoded.images,
         labels=labels,
         ids=tuple(ids[place] for place in decoded.kept),
         classes=listing.classes,

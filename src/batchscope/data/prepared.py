@@ -1,4 +1,4 @@
-"""A study's images as its trials use them, kept on disk so that workers share one copy."""
+"""A study's examples as its trials use them, kept on disk so that workers share one copy."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["TrainingData"]
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """The images of a study as its trials use them.
+    """The examples of a study as its trials use them.
 
     Attributes:
-        images: uint8, shape (n, height, width, 3); memory-mapped where it was loaded.
+        inputs: As in `Dataset`; memory-mapped where they were loaded.
         labels: int64, shape (n,).
         split: Rows for training and for validation.
         classes: Names of the classes.
     """
 
-    images: NDArray[np.uint8]
+    inputs: NDArray[np.uint8] | NDArray[np.float32]
     labels: NDArray[np.int64]
     split: Split
     classes: tuple[str, ...]
@@ -33,8 +33,8 @@ class TrainingData:
     def save(self, folder: Path) -> None:
         """Writes the arrays into a folder, replacing those that are there."""
         folder.mkdir(parents=True, exist_ok=True)
-        arrays: dict[str, NDArray[np.uint8] | NDArray[np.int64]] = {
-            "images": self.images,
+        arrays: dict[str, NDArray[np.uint8] | NDArray[np.float32] | NDArray[np.int64]] = {
+            "inputs": self.inputs,
             "labels": self.labels,
             "training": self.split.training,
             "validation": self.split.validation,
@@ -45,9 +45,9 @@ class TrainingData:
 
     @classmethod
     def load(cls, folder: Path) -> TrainingData:
-        """Opens what `save` wrote; the images stay on disk until they are read."""
+        """Opens what `save` wrote; the inputs stay on disk until they are read."""
         return cls(
-            images=np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False),
+            inputs=np.load(folder / "inputs.npy", mmap_mode="r", allow_pickle=False),
             labels=np.load(folder / "labels.npy", allow_pickle=False),
             split=Split(
                 training=np.load(folder / "training.npy", allow_pickle=False),

@@ -73,7 +73,7 @@ def draw_cacti(numbers: NDArray[np.intp], seed: int = 2019) -> Dataset:
         chosen = numbers // _CHUNK == chunk
         images[chosen] = _draw_chunk(seed, int(chunk))[numbers[chosen] % _CHUNK]
     return Dataset(
-        images=images,
+        inputs=images,
         labels=synthetic_labels(int(numbers[-1]) + 1, seed)[numbers],
         ids=tuple(f"cactus-{seed}-{number:06d}.jpg" for number in numbers),
         classes=("0", "1"),

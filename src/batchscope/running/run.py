@@ -150,7 +150,7 @@ def _prepare_data(study: Study, place: RunFolder, store: Store, watcher: Watcher
     if dataset.skipped:
         watcher.note(f"bad images left out: {len(dataset.skipped)}; the page lists them")
     try:
-        TrainingData(dataset.images, dataset.labels, split, dataset.classes).save(place.cache)
+        TrainingData(dataset.inputs, dataset.labels, split, dataset.classes).save(place.cache)
     except OSError as error:
         raise RunFolderError(f"{place.cache}: the images must find room here, but: {error}") from error
     return split
@@ -190,7 +190,7 @@ def _samples(dataset: Dataset, split: Split) -> list[SampleImage]:
         for row in split.training[labels == label][:per_class]
     ]
     return [
-        SampleImage(dataset.ids[row], dataset.classes[dataset.labels[row]], _png(dataset.images[row]))
+        SampleImage(dataset.ids[row], dataset.classes[dataset.labels[row]], _png(dataset.inputs[row]))
         for row in rows
     ]
 

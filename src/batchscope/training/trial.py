@@ -70,7 +70,7 @@ class Trainer:
     ) -> None:
         self._study, self._data = study, data
         self._digest = hashlib.sha256(study.model_dump_json().encode()).hexdigest()
-        feed = ImageFeed(data.images, data.labels, study.model)
+        feed = ImageFeed(data.inputs, data.labels, study.model)
         self._network = build_network(study.model, len(data.classes))
         self._variables = [*self._network.backbone.variables, *self._network.head.variables]
         self._pretrained = values(self._network.backbone.variables)
