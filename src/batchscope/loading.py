@@ -14,8 +14,9 @@ import tomli_w
 from pydantic import BaseModel, ValidationError
 
 from batchscope.errors import Problem, StudyError
+from batchscope.own_study import AnyStudy, FunctionSpec, study_kind
 from batchscope.recipe import BUDGETS, Augmentation, FromLayer, LearningRate, Stage, Until
-from batchscope.spec import DataSpec, ModelSpec, Study
+from batchscope.spec import BaseStudy, DataSpec, ModelSpec
 
 __all__ = ["apply_changes", "difference", "dump_study", "parse_change", "parse_study", "read_toml"]
 
@@ -30,12 +31,13 @@ _AS_TABLE: Mapping[str, Callable[[Any], dict[str, Any]]] = {
     "trainable": lambda _: {},
     "learning_rate": lambda value: {"base": value},
 }
+# Another source of the same function is told, and does not make it another study.
+_TOLD = "function.sha256"
 # A study needs four levels; what reads, copies and shows it calls itself at each.
 _DEEPEST = 20
 _NESTING = f"tables and lists must nest at most {_DEEPEST} deep"
 _EXAMPLES = {"FromLayer": "{ from_layer = 100 }", "LearningRate": "{ base = 0.01 }"}
 _TABLES: Mapping[str, type[BaseModel]] = {
-    "": Study,
     "data": DataSpec,
     "model": ModelSpec,
     "stages": Stage,
@@ -43,6 +45,7 @@ _TABLES: Mapping[str, type[BaseModel]] = {
     "trainable": FromLayer,
     "learning_rate": LearningRate,
     "until": Until,
+    "function": FunctionSpec,
 }
 
 
@@ -64,8 +67,8 @@ def read_toml(text: str, source: str) -> dict[str, Any]:
     return raw
 
 
-def parse_study(raw: Mapping[str, Any], source: str) -> Study:
-    """Validates a study.
+def parse_study(raw: Mapping[str, Any], source: str) -> AnyStudy:
+    """Validates a study, of the kind that its keys tell.
 
     Args:
         raw: The parsed TOML.
@@ -74,10 +77,11 @@ def parse_study(raw: Mapping[str, Any], source: str) -> Study:
     Raises:
         StudyError: With every problem found.
     """
+    kind = study_kind(raw)
     try:
-        return Study.model_validate(raw)
+        return kind.model_validate(raw)
     except ValidationError as error:
-        raise StudyError(source, _problems(error, raw)) from error
+        raise StudyError(source, _problems(error, raw, kind)) from error
 
 
 def parse_change(text: str) -> tuple[str, Any]:
@@ -122,19 +126,22 @@ def apply_changes(
     return result
 
 
-def dump_study(study: Study) -> str:
+def dump_study(study: BaseStudy) -> str:
     """Writes a study as TOML, every value spelled out, so that later defaults cannot change it."""
     return tomli_w.dumps(study.model_dump(mode="json", exclude_none=True))
 
 
-def difference(before: Study, after: Study) -> list[str]:
-    """Lists what differs between two studies, a line per key: ``seed: 1 -> 2``."""
+def difference(before: BaseStudy, after: BaseStudy) -> list[str]:
+    """Lists what differs between two studies, a line per key: ``seed: 1 -> 2``.
+
+    Another source of the same function is no difference.
+    """
     old, new = _flatten(before.model_dump(mode="json")), _flatten(after.model_dump(mode="json"))
     keys = [*old, *(key for key in new if key not in old)]
     return [
         f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}"
         for key in keys
-        if old.get(key) != new.get(key)
+        if old.get(key) != new.get(key) and key != _TOLD
     ]
 
 
@@ -194,7 +201,7 @@ def _displace(table: dict[str, Any], key: str) -> None:
                 table.pop(other, None)
 
 
-def _problems(error: ValidationError, raw: Mapping[str, Any]) -> list[Problem]:
+def _problems(error: ValidationError, raw: Mapping[str, Any], study: type[BaseStudy]) -> list[Problem]:
     """One problem per key: the branches of a union fail together and read as alternatives."""
     merged: dict[str, Problem] = {}
     found = error.errors(include_url=False)
@@ -203,7 +210,7 @@ def _problems(error: ValidationError, raw: Mapping[str, Any]) -> list[Problem]:
             continue
         keep_last = item["type"] in ("missing", "extra_forbidden")
         key = _dotted(item["loc"], raw, keep_last=keep_last)
-        rule = _rule(item["type"], item["msg"], item["loc"])
+        rule = _rule(item["type"], item["msg"], item["loc"], study)
         value = None if item["type"] == "missing" else _shown(item["input"])
         if item["type"] == "value_error" and not item["loc"]:
             value = None
@@ -247,11 +254,11 @@ def _dotted(loc: Sequence[int | str], raw: Any, *, keep_last: bool) -> str:
     return ".".join(parts)
 
 
-def _rule(kind: str, message: str, loc: Sequence[int | str]) -> str:
+def _rule(kind: str, message: str, loc: Sequence[int | str], study: type[BaseStudy]) -> str:
     if kind == "missing":
         return "is required"
     if kind == "extra_forbidden":
-        return f"unknown key{_suggestion(loc)}"
+        return f"unknown key{_suggestion(loc, study)}"
     if kind == "model_type":
         return f"must be a table {_example(loc)}".rstrip()
     if kind == "value_error":
@@ -259,9 +266,9 @@ def _rule(kind: str, message: str, loc: Sequence[int | str]) -> str:
     return message.replace("Input should be", "must be").replace("String should", "must")
 
 
-def _suggestion(loc: Sequence[int | str]) -> str:
-    tables = [part for part in loc[:-1] if part in _TABLES]
-    fields = list(_TABLES[str(tables[-1]) if tables else ""].model_fields)
+def _suggestion(loc: Sequence[int | str], study: type[BaseStudy]) -> str:
+    tables = [_TABLES[str(part)] for part in loc[:-1] if part in _TABLES]
+    fields = list((tables[-1] if tables else study).model_fields)
     close = difflib.get_close_matches(str(loc[-1]), fields, n=1)
     return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(fields)}"
 

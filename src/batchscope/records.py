@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -61,6 +62,8 @@ class EpochRecord:
         val_accuracy: At the epoch's end.
         probes: Extra measurements at the epoch's end, by column name, and those on the images by which
             a learning rate is chosen.
+        unreported: Names of those of the four metrics, and ``learning_rate``, that were not told and
+            are NaN for that reason alone.
     """
 
     stage: str
@@ -74,6 +77,23 @@ class EpochRecord:
     val_loss: float
     val_accuracy: float
     probes: Mapping[str, float] = field(default_factory=dict)
+    unreported: tuple[str, ...] = ()
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """Those losses and accuracies that were told."""
+        four = {
+            "train_loss": self.train_loss,
+            "train_accuracy": self.train_accuracy,
+            "val_loss": self.val_loss,
+            "val_accuracy": self.val_accuracy,
+        }
+        return {name: value for name, value in four.items() if name not in self.unreported}
+
+    @property
+    def diverged(self) -> bool:
+        """Whether one of the metrics is not finite."""
+        return not all(map(math.isfinite, self.metrics.values()))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from batchscope.analysis import Analysis, Plan, RecipeFacts, Settings, Target, a
 from batchscope.errors import RunFolderError
 from batchscope.history import encode_history
 from batchscope.loading import dump_study
+from batchscope.own_study import AnyStudy, CommandStudy, FunctionStudy
 from batchscope.records import TrialState
 from batchscope.report.content import DataSample, PageContent, Provenance
 from batchscope.report.files import replace_file
@@ -27,7 +28,7 @@ from batchscope.spec import LearningRate, Study
 __all__ = ["analyze_run", "content_of", "page_content", "write_run_report"]
 
 
-def write_run_report(study: Study, store: Store, folder: Path) -> Path:
+def write_run_report(study: AnyStudy, store: Store, folder: Path) -> Path:
     """Writes ``history.csv``, ``history.parquet``, every figure and ``report.html``.
 
     Args:
@@ -75,7 +76,7 @@ def content_of(source: str, settings: Settings) -> PageContent:
 
 
 def analyze_run(
-    study: Study, store: Store, history: pd.DataFrame, settings: Settings | None = None
+    study: AnyStudy, store: Store, history: pd.DataFrame, settings: Settings | None = None
 ) -> Analysis:
     """Analyses a run's history by what its study says about where trials end.
 
@@ -98,10 +99,10 @@ def analyze_run(
     return analyze(history, settings, recipe)
 
 
-def _plan(study: Study, store: Store) -> Plan | None:
-    """None where the number of training images was not stored."""
+def _plan(study: AnyStudy, store: Store) -> Plan | None:
+    """None where the number of training images was not stored, as with training code of one's own."""
     kept = store.data()
-    if kept is None:
+    if kept is None or not isinstance(study, Study):
         return None
     counts = kept[0].training
     images = sum(counts) if all(isinstance(count, int) for count in counts) else 0
@@ -125,7 +126,7 @@ def _plan(study: Study, store: Store) -> Plan | None:
     )
 
 
-def page_content(study: Study, store: Store, history: pd.DataFrame, analysis: Analysis) -> PageContent:
+def page_content(study: AnyStudy, store: Store, history: pd.DataFrame, analysis: Analysis) -> PageContent:
     """Everything that the page of a run shows."""
     return PageContent(
         title=study.name,
@@ -154,7 +155,7 @@ def _notices(statuses: list[TrialStatus]) -> tuple[str, ...]:
     return tuple(notices)
 
 
-def _provenance(study: Study, store: Store) -> Provenance | None:
+def _provenance(study: AnyStudy, store: Store) -> Provenance | None:
     sessions = store.sessions()
     if not sessions:
         return None
@@ -165,13 +166,23 @@ def _provenance(study: Study, store: Store) -> Provenance | None:
         ("ended", ended or "not yet"),
         ("sessions", str(len(sessions))),
         ("seed", f"{study.seed}, replicates 1 to {study.replicates}"),
-        ("split seed", str(study.data.split_seed)),
-        ("weights", study.model.weights),
+        *_trained_by(study),
     ]
     if summary is not None:
         rows += [("images", summary[0].source), ("fingerprint of images and labels", summary[0].fingerprint)]
     rows += [(name, value) for name, value in _merged(sessions).items() if name != "command"]
     return Provenance(tuple(rows), sessions[0][2].get("command"))
+
+
+def _trained_by(study: AnyStudy) -> list[tuple[str, str]]:
+    match study:
+        case FunctionStudy(function=function):
+            source = [] if function.sha256 is None else [("sha256 of its source", function.sha256)]
+            return [("function", function.name), *source]
+        case CommandStudy(command=command):
+            return [("trained by", command)]
+        case Study():
+            return [("split seed", str(study.data.split_seed)), ("weights", study.model.weights)]
 
 
 def _merged(sessions: Sequence[tuple[str, str | None, Mapping[str, str]]]) -> dict[str, str]:

@@ -16,6 +16,7 @@ from batchscope.recipe import Augmentation, Count, FromLayer, LearningRate, Name
 
 __all__ = [
     "Augmentation",
+    "BaseStudy",
     "DataSpec",
     "FromLayer",
     "LearningRate",
@@ -95,8 +96,8 @@ class ModelSpec(Strict):
         return value
 
 
-class Study(Strict):
-    """One characterisation: a recipe, the batch sizes to compare, and how often to repeat it.
+class BaseStudy(Strict):
+    """What every study has, whatever trains: batch sizes to compare, and how often to repeat each.
 
     Attributes:
         name: Identifies the study in the history.
@@ -104,6 +105,26 @@ class Study(Strict):
         batch_sizes: Mini-batch sizes to compare, each once, in any order.
         replicates: How many seed bundles; replicate r is the same bundle at every batch size.
         seed: Everything random derives from it, the replicate and the epoch.
+    """
+
+    name: Name
+    description: str = ""
+    batch_sizes: Annotated[list[Count], Field(min_length=1)]
+    replicates: Annotated[int, Field(ge=1, le=100_000)]
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+    @field_validator("batch_sizes")
+    @classmethod
+    def _batch_sizes_are_distinct(cls, value: list[int]) -> list[int]:
+        if len(set(value)) < len(value):
+            raise ValueError("each batch size must be listed once")
+        return value
+
+
+class Study(BaseStudy):
+    """One characterisation of a recipe that Keras trains.
+
+    Attributes:
         last_batch: ``keep`` trains and validates on the last short batch too; ``drop`` leaves it
             out of both, ``n // batch_size`` batches, as the 2019 study did.
         data: The images.
@@ -115,24 +136,12 @@ class Study(Strict):
             at; all of them where there are fewer.
     """
 
-    name: Name
-    description: str = ""
-    batch_sizes: Annotated[list[Count], Field(min_length=1)]
-    replicates: Annotated[int, Field(ge=1, le=100_000)]
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     last_batch: Literal["keep", "drop"] = "keep"
     data: DataSpec = DataSpec()
     model: ModelSpec = ModelSpec()
     probes: Literal["last", "every", "none"] = "last"
     probe_images: Annotated[int, Field(ge=1)] = 2_000
     stages: Annotated[list[Stage], Field(min_length=1)]
-
-    @field_validator("batch_sizes")
-    @classmethod
-    def _batch_sizes_are_distinct(cls, value: list[int]) -> list[int]:
-        if len(set(value)) < len(value):
-            raise ValueError("each batch size must be listed once")
-        return value
 
     @model_validator(mode="after")
     def _stage_names_are_distinct(self) -> Study:

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from batchscope.errors import DataError
 from batchscope.records import Trial
 from batchscope.schedule import schedule
+from batchscope.own_study import AnyStudy
 from batchscope.spec import Study
 
 __all__ = ["check_sizes", "examples_per_trial", "plan_trials"]
 
 
-def plan_trials(study: Study) -> list[Trial]:
+def plan_trials(study: AnyStudy) -> list[Trial]:
     """Lists the trials, replicate by replicate.
 
     A study that is stopped half way so holds every batch size, and every learning rate of a grid, as
