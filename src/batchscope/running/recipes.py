@@ -41,6 +41,7 @@ __all__ = [
 ]
 
 _PROGRESS_SECONDS = 0.25
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 @dataclass(frozen=True)
@@ -204,18 +205,21 @@ def _let_children_be_ended() -> None:
     """Has signals end what own code starts, though this process heeds none.
 
     A signal that is ignored stays so in a program that is started; one that has a handler does not.
+    In a process that is forked it has its default effect again, also if it comes at once.
     """
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), lambda *_: None)
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_heed_signals)
+    for number in _SIGNALS:
+        signal.signal(number, lambda *_: None)
+    os.register_at_fork(
+        before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS),
+        after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS),
+        after_in_child=_heed_signals,
+    )
 
 
 def _heed_signals() -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    for name in ("SIGTERM", "SIGHUP"):
-        signal.signal(getattr(signal, name), signal.SIG_DFL)
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
 def _end_group() -> None:

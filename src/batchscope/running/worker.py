@@ -101,7 +101,7 @@ def _listen(inbox: queue.SimpleQueue[Message]) -> None:
             inbox.put(message)
     finally:
         # The run is gone: nobody would store what is trained from here on.
-        if os.getpgrp() == os.getpid():
+        if hasattr(os, "getpgrp") and os.getpgrp() == os.getpid():
             os.killpg(0, signal.SIGKILL)
         os._exit(0)
 
