@@ -1,0 +1,31 @@
+"""Runs the function of an example with other settings, and prints a line an epoch.
+
+Arguments: the example's file, the run's folder, the number of epochs.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+from rich.console import Console
+
+import batchscope
+from batchscope.running.progress import LinePrinter
+
+path, folder, epochs = sys.argv[1:]
+spec = importlib.util.spec_from_file_location("example", path)
+assert spec is not None
+assert spec.loader is not None
+example = importlib.util.module_from_spec(spec)  # which no worker could import: the function goes by value
+spec.loader.exec_module(example)
+example.EPOCHS = int(epochs)
+batchscope.run(
+    example.train,
+    batch_sizes=[16, 64],
+    replicates=3,
+    learning_rates=[0.05],
+    out=folder,
+    workers=2,
+    watcher=LinePrinter(Console()),
+)
