@@ -16,11 +16,11 @@ from run_samples import Events
 HEAD = "import json, os, sys, time\nnow = os.environ\nsize = int(now['BATCHSCOPE_BATCH_SIZE'])\n"
 """Begins programs: ``report(epoch)`` prints a record whose figures tell batch size and epoch."""
 REPORT = (
-    "def record(epoch, **more):\n"
-    "    told = {'updates': epoch * 64 // size, 'val_accuracy': epoch / 10 + size / 1000}\n"
+    "def record(number, **more):\n"
+    "    told = {'updates': number * 64 // size, 'val_accuracy': number / 10 + size / 1000}\n"
     "    return json.dumps(told | more)\n"
-    "def report(epoch, **more):\n"
-    "    print(record(epoch, **more))\n"
+    "def report(number, **more):\n"
+    "    print(record(number, **more))\n"
 )
 
 Told = Callable[..., Run]

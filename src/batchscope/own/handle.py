@@ -146,5 +146,5 @@ class TrialHandle:
             "val_accuracy": val_accuracy,
             "learning_rate": learning_rate,
         }
-        told = {name: value for name, value in named.items() if value is not None}
-        self._ledger.take(told | columns)
+        told: dict[str, object] = {name: value for name, value in named.items() if value is not None}
+        self._ledger.take({**told, **columns})

@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -148,13 +149,7 @@ class Store:
                 "val_loss, val_accuracy FROM epoch WHERE trial = ? ORDER BY epoch",
                 (trial.name,),
             ).fetchall()
-        found = []
-        for *told, rate, train_loss, train_accuracy, val_loss, val_accuracy in rows:
-            metrics = (train_loss, train_accuracy, val_loss, val_accuracy)
-            figures = [math.nan if figure is None else figure for figure in metrics]
-            known_rate = math.nan if "learning_rate" in unreported else rate
-            found.append(EpochRecord(*told, known_rate, *figures, probes.get(told[1], {}), unreported))
-        return tuple(found)
+        return tuple(_record(row, probes.get(row[1], {}), unreported) for row in rows)
 
     def history(self, study: str) -> pd.DataFrame:
         """The history of all trials, finished or not.
@@ -301,6 +296,23 @@ class Store:
             yield
         except (sqlite3.Error, pd.errors.DatabaseError, OSError, ValueError, KeyError, TypeError) as error:
             raise RunFolderError(f"{self._path}: cannot be used as a run's database: {error}") from error
+
+
+def _record(row: Sequence[Any], probes: Mapping[str, float], unreported: tuple[str, ...]) -> EpochRecord:
+    """From a row of stage, epoch, counts, learning rate and metrics; NULL stands for NaN."""
+    stage, epoch, updates, examples, seconds, *figures = row
+    rate, *metrics = (math.nan if figure is None else figure for figure in figures)
+    return EpochRecord(
+        stage=stage,
+        epoch=epoch,
+        updates=updates,
+        examples=examples,
+        seconds=seconds,
+        learning_rate=math.nan if "learning_rate" in unreported else rate,
+        **dict(zip(METRICS, metrics, strict=True)),
+        probes=probes,
+        unreported=unreported,
+    )
 
 
 def _encoded(facts: Mapping[str, str]) -> str:
