@@ -18,14 +18,15 @@ from siege import Blow, Siege
 
 import batchscope
 from batchscope.records import TrialState
+from batchscope.running.store import Store
 from run_samples import children, is_alive
 
 ROOT = HERE.parents[1]
-TRIALS = [f"b{size}-r{replicate}" for size in (16, 64) for replicate in (1, 2, 3)]
+TRIALS = [f"b{size}-r{replicate}" for size in (16, 64) for replicate in (1, 2)]
 EARLY, STARTING = Blow("run", "now", 2.0), Blow("worker", "worker started", 2.0)
 RUN, WORKER = Blow("run", "epoch told", 0.3), Blow("worker", "epoch told", 0.3)
 AT_ONCE, WORKER_AT_ONCE = Blow("run", "checkpoint kept", 0.02), Blow("worker", "checkpoint kept", 0.02)
-BLOWS = [EARLY, RUN, WORKER, AT_ONCE, STARTING, WORKER_AT_ONCE, RUN, WORKER, AT_ONCE, WORKER_AT_ONCE, RUN]
+BLOWS = [EARLY, RUN, WORKER, AT_ONCE, STARTING, WORKER_AT_ONCE, RUN, WORKER]
 
 
 def function_command(epochs: int, folder: Path) -> list[str | Path]:
@@ -37,16 +38,17 @@ def program_command(epochs: int, folder: Path) -> list[str | Path]:
         f"{sys.executable} {ROOT}/examples/command_train.py --batch-size {{batch_size}} --seed {{seed}} "
         f"--checkpoint {{folder}}/state.npz --epochs {epochs}"
     )
-    options = ["--batch-sizes", "16,64", "--replicates", "3", "--workers", "2"]
-    return [sys.executable, "-m", "batchscope", "run", "--command", program, *options, "--out", folder]
+    options = ["--batch-sizes", "16,64", "--replicates", "2", "--workers", "2"]
+    stubbed = [sys.executable, HERE / "stubbed_run.py", "", "no report"]
+    return [*stubbed, "run", "--command", program, *options, "--out", folder]
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("command", "state", "epochs"),
     [
-        pytest.param(function_command, "*/state.pt", 60, id="function"),
-        pytest.param(program_command, "*/state.npz", 120, id="command"),
+        pytest.param(function_command, "*/state.pt", 50, id="function"),
+        pytest.param(program_command, "*/state.npz", 80, id="command"),
     ],
 )
 def test_a_study_of_own_code_killed_many_times_ends_with_the_figures_of_one_never_killed(
@@ -67,13 +69,13 @@ def test_a_study_of_own_code_killed_many_times_ends_with_the_figures_of_one_neve
     assert whole.history[["trial", "epoch"]].to_numpy().tolist() == [
         [trial, epoch] for trial in TRIALS for epoch in range(1, epochs + 1)
     ]
-    assert whole.history["val_loss"].nunique() > 5 * epochs
+    assert whole.history["val_loss"].nunique() > 3 * epochs
     histories = [run.history.drop(columns="seconds") for run in (besieged, whole)]
     pd.testing.assert_frame_equal(*histories, check_exact=True)
     assert {status.state for status in besieged.trials} == {TrialState.COMPLETE}
     assert list((besieged.path / "checkpoints").iterdir()) == []
     # Nothing was replaced: each trial went on from its checkpoint, and none began anew.
-    with besieged._store() as store:
+    with Store(besieged.path / "results.sqlite") as store:
         assert not [name for _, _, facts in store.sessions() for name in facts if "discarded" in name]
 
 

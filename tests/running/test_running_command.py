@@ -74,7 +74,7 @@ def test_a_command_that_fails_keeps_its_log_and_goes_on_where_it_stood(tmp_path:
         run = run_program(text, folder)
         assert outcomes(run) == [("b16-r1", "failed", 2), BOTH[1]]
         lines = str(run.trials[0].error).splitlines()
-        assert lines[-2] == "no third epoch"
+        assert "no third epoch" in lines
         assert lines[-1].startswith(f"the command ended with exit code 1: {sys.executable}")
         (tmp_path / "mended").touch()
         seen = Events()
@@ -180,8 +180,15 @@ FILE = (
 )
 
 
-@pytest.mark.parametrize(("mode", "goes_on"), [("a", True), ("a", False), ("w", True), ("w", False)])
-@pytest.mark.parametrize("where", ["{folder}/r.jsonl", "logs of {trial}/r.jsonl"])
+@pytest.mark.parametrize(
+    ("mode", "goes_on", "where"),
+    [
+        ("a", True, "{folder}/r.jsonl"),
+        ("a", False, "logs of {trial}/r.jsonl"),
+        ("w", True, "logs of {trial}/r.jsonl"),
+        ("w", False, "{folder}/r.jsonl"),
+    ],
+)
 def test_records_come_from_a_file_however_the_program_writes_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, goes_on: bool, where: str
 ):
