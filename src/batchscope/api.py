@@ -118,7 +118,8 @@ def run(
         out: The run's folder; default ``runs/`` and the study's name.
         batch_sizes: Instead of the study's.
         replicates: Instead of the study's.
-        learning_rates: Given to a function or command as the trials' learning rate.
+        learning_rates: Given to a function or command as the trials' learning rates; each is tried at
+            every batch size and replicate.
         epochs: How many epochs each trial of a function or command is going to report, so that the
             time left can be told.
         name: Instead of the study's; by default that of the function or program.

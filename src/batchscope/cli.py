@@ -103,7 +103,9 @@ def run(
     ] = None,
     learning_rates: Annotated[
         str | None,
-        typer.Option(help="Given to a command, as {learning_rate}, for example 0.01.", show_default=False),
+        typer.Option(
+            help="Each is given to a command as {learning_rate}, such as 0.01,0.1.", show_default=False
+        ),
     ] = None,
     limit: Annotated[
         int | None, typer.Option(help="Use a stratified subset of so many images.", show_default=False)

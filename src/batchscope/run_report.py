@@ -89,7 +89,8 @@ def analyze_run(
     Raises:
         HistoryError: The history cannot be analysed.
     """
-    tables = [stage.learning_rate for stage in study.stages if isinstance(stage.learning_rate, LearningRate)]
+    stages = study.stages if isinstance(study, Study) else []
+    tables = [stage.learning_rate for stage in stages if isinstance(stage.learning_rate, LearningRate)]
     recipe = RecipeFacts(
         # What a warm-up leaves in the history looks like learning rates of their own.
         learning_rate_retuned=False if tables else None,

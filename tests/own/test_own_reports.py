@@ -69,6 +69,7 @@ def test_a_figure_may_be_whatever_is_one_number(value: object):
         ({"stage": 1}, "stage must be a name .* but got 1"),
         ({"batch_size": 16}, "a report must leave batch_size out: the run knows it"),
         ({"trial": "b16-r1"}, "a report must leave trial out"),
+        ({"grid_learning_rate": 0.1}, "a report must leave grid_learning_rate out"),
         ({"two words": 1}, "a further column must have a name .* but got 'two words'"),
     ],
 )

@@ -165,6 +165,7 @@ def test_a_function_that_cannot_be_sent_is_refused_with_the_remedy():
         (named, {"weights": "x"}, "model: unknown key"),
         (named, {"records": "x"}, "records: must come with a command"),
         (named, {"learning_rates": [0.0]}, "learning_rates.1: must be greater than 0"),
+        (named, {"learning_rates": [0.1, 0.1]}, "learning_rates: each learning rate must be listed once"),
         (named, {"epochs": 0}, "epochs: must be greater than or equal to 1"),
         (named, {"name": "a b"}, "name: must match pattern"),
     ],

@@ -96,6 +96,22 @@ def test_a_trial_that_fails_keeps_its_traceback_and_goes_on_where_it_stood(tmp_p
     assert not [note for note in seen.notes if "changed" in note]
 
 
+def test_each_of_several_learning_rates_is_tried_and_the_best_compared(tmp_path: Path):
+    def train(trial: TrialHandle) -> None:
+        best = {16: 0.01, 32: 0.1}[trial.batch_size]
+        accuracy = (0.9 if trial.learning_rate == best else 0.5) + trial.replicate / 100
+        trial.report(updates=64 // trial.batch_size, val_accuracy=accuracy, selection_accuracy=accuracy)
+
+    run = run_function(train, tmp_path / "run", learning_rates=[0.1, 0.01], replicates=2)
+    names = [f"b{size}-lr{rate}-r{r}" for r in (1, 2) for size in (16, 32) for rate in (0.01, 0.1)]
+    assert outcomes(run) == [(name, "complete", 1) for name in names]
+    history = run.history
+    assert (history["learning_rate"] == history["grid_learning_rate"]).all()
+    assert sorted(history["learning_rate"]) == [0.01] * 4 + [0.1] * 4
+    chosen = {point.batch_size: point.learning_rate for point in run.analyze().learning_rates.chosen}
+    assert chosen == {16: 0.01, 32: 0.1}
+
+
 def test_another_source_goes_on_and_is_told(tmp_path: Path):
     def train(trial: TrialHandle) -> None:
         trial.report(updates=64 // trial.batch_size, val_loss=1.0)

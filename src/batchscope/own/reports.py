@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from batchscope.errors import HistoryError
-from batchscope.history import COLUMNS, METRICS
+from batchscope.history import COLUMNS, GRID, METRICS
 
 __all__ = ["Report", "check_report"]
 
 STAGE = "training"
 """The stage of a report that names none."""
-_TRIALS_OWN = ("study", "trial", "batch_size", "replicate")
+_TRIALS_OWN = ("study", "trial", "batch_size", "replicate", GRID)
 _VALIDATION = ("val_accuracy", "val_loss")
 _MOST = 2**53  # beyond it neighbouring counts are one and the same number to float64
 _STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")

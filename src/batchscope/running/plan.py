@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 from batchscope.errors import DataError
+from batchscope.own_study import AnyStudy
 from batchscope.records import Trial
 from batchscope.schedule import schedule
-from batchscope.own_study import AnyStudy
 from batchscope.spec import Study
 
 __all__ = ["check_sizes", "examples_per_trial", "plan_trials"]
