@@ -101,6 +101,7 @@ def expected() -> pd.DataFrame:
         for epoch in range(1, epochs + 1):
             row = vars(make_v1.record(trial, epoch)).copy()
             probes = row.pop("probes")
+            assert row.pop("unreported") == ()
             rows.append(
                 {
                     "study": "tiny",
