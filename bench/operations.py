@@ -20,9 +20,9 @@ import numpy as np
 import tensorflow as tf
 
 from batchscope.data import TrainingData, generate_cacti, split_dataset
-from batchscope.studies import load_study
 from batchscope.training.cut import find_cut
 from batchscope.training.trial import Trainer
+from prepare import keras_study
 from tables import put_between_marks
 
 __all__ = ["Operation", "operations", "operations_table"]
@@ -129,7 +129,7 @@ def measure(layers: list[Any], batch: int) -> dict[str, tuple[float, float]]:
 
 def measure_update(batch: int) -> float:
     """Seconds an image of the fine-tuning updates of `aerial-cactus` as batchscope trains."""
-    full = load_study("aerial-cactus", [("model.weights", "none"), ("probe_images", _IMAGES // 2)])
+    full = keras_study("aerial-cactus", [("model.weights", "none"), ("probe_images", _IMAGES // 2)])
     study = full.model_copy(update={"stages": full.stages[1:], "batch_sizes": [batch]})
     cacti = generate_cacti(2 * max(_BATCHES), 1)
     split = split_dataset(cacti.labels, study.data.validation_share, study.data.split_seed)
@@ -166,7 +166,7 @@ def main() -> None:
     document = parser.parse_args().document
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    study = load_study("aerial-cactus")
+    study = keras_study("aerial-cactus")
     size = study.model.image_size
     backbone = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(size, size, 3))
     names = [layer.name for layer in backbone.layers]

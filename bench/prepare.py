@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +16,17 @@ from batchscope.spec import DataSpec, FromLayer, Stage, Study
 from batchscope.studies import load_study
 from protocol import Augmentation, Protocol, StagePlan
 
-__all__ = ["prepare_images", "protocol_of", "reduced"]
+__all__ = ["keras_study", "prepare_images", "protocol_of", "reduced"]
 
 _SEED = 2019
+
+
+def keras_study(name: str, changes: Iterable[tuple[str, Any]] = ()) -> Study:
+    """A study that Keras trains, as the built-in ones are."""
+    study = load_study(name, changes)
+    if not isinstance(study, Study):
+        raise TypeError(f"{name} must be a study that Keras trains")
+    return study
 
 
 def reduced(study: str, images: int, epochs: int) -> Study:
@@ -26,14 +37,14 @@ def reduced(study: str, images: int, epochs: int) -> Study:
         images: Training and validation together.
         epochs: Of each stage.
     """
-    full = load_study(study)
+    full = keras_study(study)
     training = round(images * (1 - full.data.validation_share))
     whole = round(full.data.images * (1 - full.data.validation_share))
     probed = -(-full.probe_images * training // whole)
     if any(stage.batchnorm == "batch" for stage in full.stages):
         probed = max(probed, *full.batch_sizes)  # a study refuses less
     changes = [(f"stages.{stage.name}.epochs", epochs) for stage in full.stages]
-    return load_study(study, [("replicates", 1), ("probe_images", probed), *changes])
+    return keras_study(study, [("replicates", 1), ("probe_images", probed), *changes])
 
 
 def protocol_of(study: Study) -> Protocol:
@@ -53,6 +64,7 @@ def protocol_of(study: Study) -> Protocol:
         and len(modes) == 1
         and len(boundaries) == 1
         and all(s.optimizer == "rmsprop" and s.epochs and s.trainable != "all" for s in study.stages)
+        and all(isinstance(s.learning_rate, float) for s in study.stages)
     )
     if not supported or size is None or scaling is None:
         raise ValueError(f"the plain scripts carry out studies like aerial-cactus, but not {study.name}")
@@ -73,7 +85,7 @@ def _stage_plan(stage: Stage) -> StagePlan:
     return StagePlan(
         name=stage.name,
         epochs=stage.epochs or 0,
-        learning_rate=stage.learning_rate,
+        learning_rate=stage.learning_rate if isinstance(stage.learning_rate, float) else math.nan,
         fine_tuning=stage.trainable != "head",
         augmentation=None if stage.augmentation is None else _ranges(stage.augmentation),
     )

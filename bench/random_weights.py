@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from batchscope.studies import load_study
+from prepare import keras_study
 
 __all__ = ["model_macs", "prepare_weights"]
 
@@ -69,7 +69,7 @@ def _layer_macs(layer: Any) -> int:
 
 
 def _backbone() -> Any:
-    size = load_study("aerial-cactus").model.image_size
+    size = keras_study("aerial-cactus").model.image_size
     return keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(size, size, 3))
 
 

@@ -19,9 +19,8 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from batchscope.studies import load_study
 from contenders import CONTENDERS, Setting, run_batchscope, run_plain
-from prepare import prepare_images, protocol_of, reduced
+from prepare import keras_study, prepare_images, protocol_of, reduced
 from projection import Full, Parts, line_through, parts_of, project
 from protocol import Work
 from tables import Measured, protocol_table, put_between_marks
@@ -235,7 +234,7 @@ def _probes(setting: Setting, other: Setting) -> float:
 
 
 def _full(name: str, setting: Setting) -> Full:
-    study = load_study(name)
+    study = keras_study(name)
     validation = round(study.data.images * study.data.validation_share)
     images = (study.data.images - validation, validation)
     whole = replace(setting, study=study, protocol=protocol_of(study), images=images)

@@ -16,6 +16,7 @@ import numpy as np
 
 from batchscope.records import BatchProgress, EpochRecord, Trial
 from batchscope.running import worker
+from batchscope.running.recipes import KerasRecipe
 from batchscope.training.memory import shortage_told
 from stub_worker import made_up
 
@@ -56,7 +57,8 @@ def main() -> None:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limit = pages * resource.getpagesize() + 2**28
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    worker._prepare = lambda set_up: (Trainer(behaviour), {"keras": "planted"})  # type: ignore[assignment]
+    recipe = KerasRecipe(Trainer(behaviour))  # type: ignore[arg-type]
+    worker._prepare = lambda set_up: (recipe, {"keras": "planted"})
     worker.main()
 
 

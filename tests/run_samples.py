@@ -73,7 +73,9 @@ class Events:
     def chosen(self, layout: Layout, rates: Mapping[Layout, float]) -> None:
         self.choices.append((layout, dict(rates)))
 
-    def plan(self, trials: Sequence[Trial], done: int, left: Mapping[Trial, int]) -> None:
+    def plan(
+        self, trials: Sequence[Trial], done: int, left: Mapping[Trial, float], unit: str = "examples"
+    ) -> None:
         self.planned.append((len(trials), done, sum(left.values())))
 
     def started(self, trial: Trial, *counts: float) -> None:
@@ -85,6 +87,9 @@ class Events:
 
     def epoch(self, trial: Trial, record: EpochRecord) -> None:
         self.records.append((trial.name, record.epoch))
+
+    def discarded(self, trial: Trial, epoch: int) -> None:
+        self.notes.append(f"{trial.name} begins anew at {epoch}")
 
     def ended(self, trial: Trial, *told: str | None) -> None:
         """A watcher is told state and error, a sink the error alone."""

@@ -54,6 +54,7 @@ def test_the_public_names_are_chosen():
         "Study",
         "StudyError",
         "TrainingError",
+        "TrialHandle",
         "WeightsError",
         "load",
         "run",

@@ -18,8 +18,18 @@ from batchscope.analysis import analyze
 from batchscope.cli import app
 from batchscope.history import COLUMNS
 from batchscope.loading import parse_study
+from batchscope.own_study import CommandStudy, FunctionSpec, FunctionStudy
 from batchscope.published import published_history
-from batchscope.spec import Augmentation, DataSpec, FromLayer, ModelSpec, Stage, Study
+from batchscope.spec import (
+    Augmentation,
+    DataSpec,
+    FromLayer,
+    LearningRate,
+    ModelSpec,
+    Stage,
+    Study,
+    Until,
+)
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
@@ -27,9 +37,14 @@ DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG
 )
 TABLES = {
     "Top level": Study,
+    "A command": CommandStudy,
+    "A function": FunctionStudy,
+    "`[function]`": FunctionSpec,
     "`[data]`": DataSpec,
     "`[model]`": ModelSpec,
     "`[[stages]]`": Stage,
+    "`learning_rate = { ... }`": LearningRate,
+    "`until = { ... }`": Until,
     "`trainable = { ... }`": FromLayer,
     "`[stages.augmentation]`": Augmentation,
 }
@@ -110,16 +125,18 @@ def test_the_study_files_reference_has_every_key_and_no_other(heading: str):
 
 
 def test_every_table_of_a_study_has_its_reference():
-    found = set(re.findall(r'"\$ref": "#/\$defs/(\w+)"', json.dumps(Study.model_json_schema())))
-    assert found | {"Study"} == {model.__name__ for model in TABLES.values()}
+    kinds = (Study, CommandStudy, FunctionStudy)
+    schemas = "".join(json.dumps(kind.model_json_schema()) for kind in kinds)
+    found = set(re.findall(r'"\$ref": "#/\$defs/(\w+)"', schemas)) | {kind.__name__ for kind in kinds}
+    assert found == {model.__name__ for model in TABLES.values()}
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/study-file.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/study-file.md", "docs/own-code.md"])
 def test_study_files_in_documents_are_valid(name: str):
     files = re.findall(r"^```toml\n(.*?)^```", read(name), flags=re.MULTILINE | re.DOTALL)
     assert files
     for text in files:
-        assert parse_study(tomllib.loads(text), name).stages
+        assert parse_study(tomllib.loads(text), name).batch_sizes
 
 
 def code(text: str) -> Iterator[str]:
@@ -146,7 +163,7 @@ def commands() -> dict[str, set[str]]:
 def test_commands_and_options_exist(document: Path):
     known = commands()
     for line in code(document.read_text(encoding="utf-8")):
-        words = line.partition("#")[0].split()
+        words = re.sub(r'"[^"]*"', "QUOTED", line.partition("#")[0]).split()
         if line.startswith("--"):
             assert {word for word in words if word.startswith("--")} <= set().union(*known.values()), line
         if words[:1] != ["batchscope"] or len(words) == 1:

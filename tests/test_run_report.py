@@ -21,6 +21,7 @@ from batchscope.records import TrialState
 from batchscope.report.content import PageContent
 from batchscope.run_report import analyze_run, content_of, page_content, write_run_report
 from batchscope.running.folder import RunFolder
+from batchscope.running.plan import plan_trials
 from batchscope.running.store import DataSummary, SampleImage, Store
 from run_samples import FIRST, SECOND, record, small_study
 
@@ -262,3 +263,47 @@ def test_a_report_that_cannot_be_written_is_refused(folder: Path):
         pytest.raises(ReportError, match=r"report/history\.csv must be writable"),
     ):
         write_run_report(STUDY, store, folder / "report")
+
+
+UNTIL = {"metric": "val_accuracy", "value": 0.7, "epochs": 3}
+
+
+@pytest.mark.parametrize(
+    ("keys", "how", "budget"),
+    [
+        ({"epochs": 2}, "same", "epochs"),
+        ({"epochs": 2, "learning_rate": {"base": 0.1, "warmup_epochs": 1}}, "same", "epochs"),
+        (
+            {"updates": 9, "learning_rate": {"base": 0.1, "rule": "sqrt", "base_batch_size": 8}},
+            "sqrt",
+            "updates",
+        ),
+        ({"examples": 96}, "same", "examples"),
+        ({"seconds": 4.0}, "same", "seconds"),
+        ({"until": UNTIL}, "same", "until"),
+        ({"seconds": 4.0, "learning_rate": {"grid": [0.1, 0.2]}}, "grid", "seconds"),
+    ],
+)
+def test_the_study_tells_the_analysis_how_trials_end_and_learning_rates_came_about(
+    tmp_path: Path, keys: dict[str, object], how: str, budget: str
+):
+    raw = {"name": "one", "trainable": "head", "learning_rate": 1e-3} | keys
+    study, place = small_study(stages=[raw]), RunFolder(tmp_path / "run")
+    with place.claim(study) as store:
+        trials = plan_trials(study)
+        store.plan(trials)
+        store.keep_data(dataclasses.replace(SUMMARY, training=(24, 24)), [])
+        for trial in trials:
+            for epoch in range(1, 3 if trial.batch_size == 8 else 4):
+                rate = trial.learning_rate or 1e-3
+                store.add(trial, record(epoch, learning_rate=rate, probes={"selection_accuracy": rate}))
+            store.set_state(trial, TrialState.COMPLETE)
+    found = load(tmp_path / "run").analyze()
+    assert (found.learning_rates.how, found.facts.stages[0].budget) == (how, budget)
+    assert [point.learning_rate for point in found.learning_rates.chosen] == (
+        [0.2] * 2 if how == "grid" else []
+    )
+    ends = {"epochs": [3, 3], "updates": [2, 3], "examples": [3, 3]}.get(budget, [2, 3])
+    assert [end.epoch for end in found.facts.ends] == ends
+    assert [row.n_reached for row in found.targets] == ([1, 1] if budget == "until" else [])
+    assert load(tmp_path / "run").write_report().is_file()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         TrainingError,
         WeightsError,
     )
+    from batchscope.own.handle import TrialHandle
     from batchscope.spec import Study
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Study",
     "StudyError",
     "TrainingError",
+    "TrialHandle",
     "WeightsError",
     "load",
     "run",
@@ -46,6 +48,7 @@ _HOMES = {
     "load": "batchscope.api",
     "run": "batchscope.api",
     "Study": "batchscope.spec",
+    "TrialHandle": "batchscope.own.handle",
 }
 
 

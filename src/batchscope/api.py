@@ -7,15 +7,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 from batchscope.errors import Problem, StudyError
 from batchscope.loading import apply_changes, parse_study
+from batchscope.own.command import command_name
+from batchscope.own.function import TrainFunction, function_name, function_spec, pack
+from batchscope.own_study import AnyStudy
 from batchscope.running.folder import RunFolder
 from batchscope.running.options import RunOptions, parse_size
 from batchscope.running.progress import Silent, Watcher
 from batchscope.running.store import Store, TrialStatus
-from batchscope.spec import Study, is_path
+from batchscope.spec import BaseStudy, Study, is_path
 from batchscope.studies import expanded, load_study
 
 if TYPE_CHECKING:
@@ -37,7 +40,7 @@ class Run:
     path: Path
 
     @cached_property
-    def study(self) -> Study:
+    def study(self) -> AnyStudy:
         """The study as it was resolved when the run began."""
         return RunFolder(self.path).study()
 
@@ -80,13 +83,20 @@ class Run:
 
 
 def run(
-    study: str | Path | Study,
+    study: str | Path | AnyStudy | TrainFunction | None = None,
     *,
+    command: str | None = None,
+    records: str | None = None,
     data: str | Path | None = None,
     weights: str | None = None,
     out: str | Path | None = None,
     batch_sizes: Sequence[int] | None = None,
     replicates: int | None = None,
+    learning_rates: Sequence[float] | None = None,
+    epochs: int | None = None,
+    name: str | None = None,
+    description: str | None = None,
+    seed: int | None = None,
     limit: int | None = None,
     changes: Mapping[str, Any] | None = None,
     workers: int | None = None,
@@ -95,13 +105,26 @@ def run(
 ) -> Run:
     """Carries out a study, or what is left of it, and writes its report.
 
+    A study is that of a file or a `Study`, or it is made here of training code of one's own, a
+    function or a command, with `batch_sizes` and `replicates`; see docs/own-code.md.
+
     Args:
-        study: A built-in study's name, a study file, or a `Study`.
+        study: A built-in study's name, a study file, a `Study`, or a function that is called with
+            each trial, a `TrialHandle`, and reports every epoch to it.
+        command: Program and arguments, instead of a study; see `CommandStudy`.
+        records: File in which the command writes its records, instead of its standard output.
         data: As in `DataSpec.source`.
         weights: As in `ModelSpec.weights`.
         out: The run's folder; default ``runs/`` and the study's name.
         batch_sizes: Instead of the study's.
         replicates: Instead of the study's.
+        learning_rates: Given to a function or command as the trials' learning rates; each is tried at
+            every batch size and replicate.
+        epochs: How many epochs each trial of a function or command is going to report, so that the
+            time left can be told.
+        name: Instead of the study's; by default that of the function or program.
+        description: Instead of the study's.
+        seed: Instead of the study's.
         limit: Use a stratified subset of this many examples.
         changes: Further dotted keys and values, such as ``{"stages.fine_tuning.epochs": 2}``.
         workers: Trials at a time, each with its share of the cores; by default what the machine
@@ -121,6 +144,11 @@ def run(
     from batchscope.running.stopping import resumable
 
     shortcuts = {
+        "name": name,
+        "description": description,
+        "seed": seed,
+        "learning_rates": None if learning_rates is None else list(learning_rates),
+        "epochs": epochs,
         "data.source": None if data is None else str(data),
         "model.weights": weights,
         "batch_sizes": None if batch_sizes is None else list(batch_sizes),
@@ -128,12 +156,13 @@ def run(
         "data.limit": limit,
     }
     given = [(key, value) for key, value in shortcuts.items() if value is not None]
-    resolved = resolve(study, [*given, *(changes or {}).items()])
+    resolved = resolve(_described(study, command, records), [*given, *(changes or {}).items()])
+    packed = pack(study) if _is_function(study) else None
     folder = Path("runs") / resolved.name if out is None else Path(out)
     options = RunOptions(workers, parse_size(cache_limit))
     result = Run(folder)
     with resumable(folder):
-        run_study(resolved, folder, watcher or Silent(), options)
+        run_study(resolved, folder, watcher or Silent(), options, packed)
         if not result.history.empty:
             result.write_report()
     return result
@@ -150,17 +179,25 @@ def load(folder: str | Path) -> Run:
     return opened
 
 
-def resolve(study: str | Path | Study, changes: Iterable[tuple[str, Any]]) -> Study:
+def resolve(study: str | Path | AnyStudy | Mapping[str, Any], changes: Iterable[tuple[str, Any]]) -> AnyStudy:
     """A study with changes applied, ready to run.
+
+    Args:
+        study: A name, a file, a study, or what a file would hold.
+        changes: Dotted keys and values.
 
     Raises:
         StudyError: With every problem found; a study without a data source among them.
     """
-    if isinstance(study, Study):
+    if isinstance(study, BaseStudy):
         raw = study.model_dump(mode="json", exclude_none=True)
         resolved = parse_study(apply_changes(raw, changes), study.name)
+    elif isinstance(study, Mapping):
+        resolved = parse_study(apply_changes(study, changes), "run")
     else:
         resolved = load_study(str(study), changes)
+    if not isinstance(resolved, Study):
+        return resolved
     if resolved.data.source is None:
         rule = (
             "is required: give --data a folder in the layout of the Kaggle competition or with a folder per "
@@ -171,7 +208,31 @@ def resolve(study: str | Path | Study, changes: Iterable[tuple[str, Any]]) -> St
     return _with_absolute_paths(resolved)
 
 
-def _with_absolute_paths(study: Study) -> Study:
+def _is_function(study: object) -> TypeGuard[TrainFunction]:
+    return callable(study)
+
+
+def _described(
+    study: str | Path | AnyStudy | TrainFunction | None, command: str | None, records: str | None
+) -> str | Path | AnyStudy | Mapping[str, Any]:
+    """The study that is asked for; of training code of one's own, what its file would hold."""
+    if (study is None) == (command is None):
+        rule = "needs either a study (or a function) or a command, but got " + (
+            "none" if study is None else "both"
+        )
+        raise StudyError("run", [Problem("command", rule)])
+    if command is not None:
+        told = {"name": command_name(command), "command": command}
+        return told if records is None else told | {"records": records}
+    if records is not None:
+        raise StudyError("run", [Problem("records", "must come with a command", records)])
+    if _is_function(study):
+        function = function_spec(study).model_dump(exclude_none=True)
+        return {"name": function_name(study), "function": function}
+    return cast("str | Path | AnyStudy", study)
+
+
+def _with_absolute_paths(study: Study) -> AnyStudy:
     """The study as it means the same from any working directory, and when its frozen file is run."""
     changes: list[tuple[str, Any]] = []
     for key, value in (("data.source", study.data.source), ("data.validation", study.data.validation)):

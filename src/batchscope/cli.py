@@ -62,7 +62,26 @@ def _options(
 
 @app.command()
 def run(
-    study: Annotated[str, typer.Argument(help="A built-in study (see 'studies') or a study file.")],
+    study: Annotated[
+        str | None,
+        typer.Argument(help="A built-in study (see 'studies') or a study file.", show_default=False),
+    ] = None,
+    command: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of a study: a program and its arguments, with {batch_size}, {replicate}, {seed}, "
+            "{learning_rate}, {folder} or {trial}; it prints a JSON object for each epoch.",
+            show_default=False,
+        ),
+    ] = None,
+    records: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="The command writes its JSON objects to this file, with the same placeholders.",
+            show_default=False,
+        ),
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(help="Folder or file of the data, keras:NAME, or synthetic-cactus.", show_default=False),
@@ -82,6 +101,12 @@ def run(
     ] = None,
     replicates: Annotated[
         int | None, typer.Option(help="Instead of the study's.", show_default=False)
+    ] = None,
+    learning_rates: Annotated[
+        str | None,
+        typer.Option(
+            help="Each is given to a command as {learning_rate}, such as 0.01,0.1.", show_default=False
+        ),
     ] = None,
     limit: Annotated[
         int | None, typer.Option(help="Use a stratified subset of so many examples.", show_default=False)
@@ -115,6 +140,8 @@ def run(
                 changes["data.skip_bad_images"] = True
             result = api.run(
                 study,
+                command=command,
+                records=records,
                 data=data,
                 weights=weights,
                 out=out,
@@ -122,6 +149,9 @@ def run(
                 if batch_sizes is None
                 else _whole_numbers("--batch-sizes", "batch_sizes", batch_sizes),
                 replicates=replicates,
+                learning_rates=None
+                if learning_rates is None
+                else _numbers("--learning-rates", "learning_rates", learning_rates),
                 limit=limit,
                 changes=changes,
                 workers=workers,
@@ -279,6 +309,13 @@ def _whole_numbers(option: str, key: str, text: str) -> list[int]:
     except ValueError as error:
         problem = Problem(key, "must be whole numbers separated by commas", repr(text))
         raise StudyError(option, [problem]) from error
+
+
+def _numbers(option: str, key: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise StudyError(option, [Problem(key, "must be numbers separated by commas", repr(text))]) from error
 
 
 def _watcher(quiet: bool) -> Watcher:

@@ -18,8 +18,10 @@ from batchscope.errors import HistoryError
 
 __all__ = [
     "COLUMNS",
+    "GRID",
     "METRICS",
     "REQUIRED",
+    "SELECTION",
     "check_history",
     "encode_history",
     "probe_columns",
@@ -44,6 +46,10 @@ COLUMNS = (
     "seconds",
     *METRICS,
 )
+GRID = "grid_learning_rate"
+"""Column of a study with a grid of learning rates: the one that the trial tries."""
+SELECTION = "selection_"
+"""Begins the names of columns measured on the images by which the best of a grid is chosen."""
 SUFFIXES = (".csv", ".parquet")
 # What stands in a CSV file for a figure that is not there; pandas' own list but for words of its makers.
 _NO_FIGURE = ("", "NaN", "nan", "-NaN", "-nan", "NA", "<NA>", "N/A", "n/a", "#N/A", "None", "NULL", "null")
@@ -112,9 +118,13 @@ def require_columns(history: pd.DataFrame, names: tuple[str, ...], purpose: str)
 
 
 def probe_columns(history: pd.DataFrame) -> list[str]:
-    """Names of the columns that probes added, in their order: further columns of numbers."""
-    numeric = history.select_dtypes("number").columns
-    return [str(name) for name in numeric if name not in COLUMNS]
+    """Names of the columns that probes added, in their order: further columns of numbers.
+
+    Those that belong to a grid of learning rates, `GRID` and `SELECTION`, are none of them.
+    """
+    numeric = map(str, history.select_dtypes("number").columns)
+    known = (*COLUMNS, GRID)
+    return [name for name in numeric if name not in known and not name.startswith(SELECTION)]
 
 
 def read_history(path: Path) -> pd.DataFrame:

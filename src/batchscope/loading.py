@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
 from batchscope.errors import Problem, StudyError
-from batchscope.spec import Augmentation, DataSpec, FromLayer, ModelSpec, Stage, Study
+from batchscope.own_study import AnyStudy, FunctionSpec, study_kind
+from batchscope.recipe import BUDGETS, Augmentation, FromLayer, LearningRate, Stage, Until
+from batchscope.spec import BaseStudy, DataSpec, ModelSpec
 
 __all__ = [
     "apply_changes",
@@ -26,18 +28,33 @@ __all__ = [
     "read_toml",
 ]
 
-# Keys of one table of which a new one takes the place of the others.
-_ALTERNATIVES = (frozenset({"epochs", "updates"}), frozenset({"backbone", "network"}))
+# Of keys of one table that exclude each other, a new one takes the place of the old one.
+_ALTERNATIVES = (
+    frozenset(BUDGETS),
+    frozenset({"base", "grid"}),
+    frozenset({"warmup_epochs", "warmup_updates"}),
+    frozenset({"backbone", "network"}),
+)
+# What a value becomes where a key below it is set, of those that may be a table or a plain value.
+_AS_TABLE: Mapping[str, Callable[[Any], dict[str, Any]]] = {
+    "trainable": lambda _: {},
+    "learning_rate": lambda value: {"base": value},
+}
+# Another source of the same function is told, and does not make it another study.
+_TOLD = "function.sha256"
 # A study needs four levels; what reads, copies and shows it calls itself at each.
 _DEEPEST = 20
 _NESTING = f"tables and lists must nest at most {_DEEPEST} deep"
+_EXAMPLES = {"FromLayer": "{ from_layer = 100 }", "LearningRate": "{ base = 0.01 }"}
 _TABLES: Mapping[str, type[BaseModel]] = {
-    "": Study,
     "data": DataSpec,
     "model": ModelSpec,
     "stages": Stage,
     "augmentation": Augmentation,
     "trainable": FromLayer,
+    "learning_rate": LearningRate,
+    "until": Until,
+    "function": FunctionSpec,
 }
 
 
@@ -59,8 +76,8 @@ def read_toml(text: str, source: str) -> dict[str, Any]:
     return raw
 
 
-def parse_study(raw: Mapping[str, Any], source: str) -> Study:
-    """Validates a study.
+def parse_study(raw: Mapping[str, Any], source: str) -> AnyStudy:
+    """Validates a study, of the kind that its keys tell.
 
     Args:
         raw: The parsed TOML.
@@ -69,10 +86,11 @@ def parse_study(raw: Mapping[str, Any], source: str) -> Study:
     Raises:
         StudyError: With every problem found.
     """
+    kind = study_kind(raw)
     try:
-        return Study.model_validate(raw)
+        return kind.model_validate(raw)
     except ValidationError as error:
-        raise StudyError(source, _problems(error, raw)) from error
+        raise StudyError(source, _problems(error, raw, kind)) from error
 
 
 def parse_data(raw: Mapping[str, Any], source: str) -> DataSpec:
@@ -88,7 +106,7 @@ def parse_data(raw: Mapping[str, Any], source: str) -> DataSpec:
     try:
         return DataSpec.model_validate(raw)
     except ValidationError as error:
-        raise StudyError(source, _problems(error, raw)) from error
+        raise StudyError(source, _problems(error, raw, DataSpec)) from error
 
 
 def parse_change(text: str) -> tuple[str, Any]:
@@ -133,19 +151,22 @@ def apply_changes(
     return result
 
 
-def dump_study(study: Study) -> str:
+def dump_study(study: BaseStudy) -> str:
     """Writes a study as TOML, every value spelled out, so that later defaults cannot change it."""
     return tomli_w.dumps(study.model_dump(mode="json", exclude_none=True))
 
 
-def difference(before: Study, after: Study) -> list[str]:
-    """Lists what differs between two studies, a line per key: ``seed: 1 -> 2``."""
+def difference(before: BaseStudy, after: BaseStudy) -> list[str]:
+    """Lists what differs between two studies, a line per key: ``seed: 1 -> 2``.
+
+    Another source of the same function is no difference.
+    """
     old, new = _flatten(before.model_dump(mode="json")), _flatten(after.model_dump(mode="json"))
     keys = [*old, *(key for key in new if key not in old)]
     return [
         f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}"
         for key in keys
-        if old.get(key) != new.get(key)
+        if old.get(key) != new.get(key) and key != _TOLD
     ]
 
 
@@ -183,28 +204,38 @@ def _set(table: dict[str, Any], dotted: str, value: Any) -> Problem | None:
                 return Problem(dotted, f"must name one of the stages {names}", part)
             here = named[0]
         elif isinstance(here.get(part, {}), dict | list):
+            _displace(here, part)
             here = here.setdefault(part, {})
-        elif isinstance(here[part], str) and part == "trainable":
-            here[part] = {}
+        elif part in _AS_TABLE:
+            here[part] = _AS_TABLE[part](here[part])
             here = here[part]
         else:
             return Problem(dotted, f"{'.'.join(path[: depth + 1])} is not a table", repr(here[part]))
     if isinstance(here, list):
         return Problem(dotted, "must name a stage and one of its keys, such as stages.NAME.epochs")
     here[last] = value
-    for keys in _ALTERNATIVES:
-        for other in keys - {last} if last in keys else ():
-            here.pop(other, None)
+    _displace(here, last)
     return None
 
 
-def _problems(error: ValidationError, raw: Mapping[str, Any]) -> list[Problem]:
+def _displace(table: dict[str, Any], key: str) -> None:
+    """Removes those keys that exclude a new one."""
+    for group in _ALTERNATIVES:
+        if key in group:
+            for other in group - {key}:
+                table.pop(other, None)
+
+
+def _problems(error: ValidationError, raw: Mapping[str, Any], model: type[BaseModel]) -> list[Problem]:
     """One problem per key: the branches of a union fail together and read as alternatives."""
     merged: dict[str, Problem] = {}
-    for item in error.errors(include_url=False):
+    found = error.errors(include_url=False)
+    for item in found:
+        if isinstance(item["input"], Mapping) and _is_judged_as_table(item["loc"], found):
+            continue
         keep_last = item["type"] in ("missing", "extra_forbidden")
         key = _dotted(item["loc"], raw, keep_last=keep_last)
-        rule = _rule(item["type"], item["msg"], item["loc"])
+        rule = _rule(item["type"], item["msg"], item["loc"], model)
         value = None if item["type"] == "missing" else _shown(item["input"])
         if item["type"] == "value_error" and not item["loc"]:
             value = None
@@ -213,6 +244,22 @@ def _problems(error: ValidationError, raw: Mapping[str, Any]) -> list[Problem]:
             rule, value = f"{before.rule}, or {rule}", before.value
         merged[key] = Problem(key, rule, value)
     return list(merged.values())
+
+
+def _is_judged_as_table(loc: Sequence[int | str], found: Sequence[Any]) -> bool:
+    """Whether a table's own keys are at fault, so that not being the plain value it may also be is none."""
+    at = len(loc) - 1
+    branches = [other["loc"][: at + 1] for other in found if len(other["loc"]) > at]
+    beside = [branch for branch in branches if branch[:-1] == loc[:-1]]
+    return not _example(loc) and any(_example(branch) for branch in beside)
+
+
+def _example(loc: Sequence[int | str]) -> str:
+    """Of a table, where the last part of a location is the branch of a union that is one; else empty."""
+    # A model with validators of its own stands there as function-after[..., Model].
+    branch = str(loc[-1]) if loc else ""
+    found = [text for name, text in _EXAMPLES.items() if branch == name or branch.endswith(f", {name}]")]
+    return found[0] if found else ""
 
 
 def _dotted(loc: Sequence[int | str], raw: Any, *, keep_last: bool) -> str:
@@ -232,21 +279,21 @@ def _dotted(loc: Sequence[int | str], raw: Any, *, keep_last: bool) -> str:
     return ".".join(parts)
 
 
-def _rule(kind: str, message: str, loc: Sequence[int | str]) -> str:
+def _rule(kind: str, message: str, loc: Sequence[int | str], model: type[BaseModel]) -> str:
     if kind == "missing":
         return "is required"
     if kind == "extra_forbidden":
-        return f"unknown key{_suggestion(loc)}"
+        return f"unknown key{_suggestion(loc, model)}"
     if kind == "model_type":
-        return "must be a table" if loc[-1:] != ("FromLayer",) else "must be a table { from_layer = 100 }"
+        return f"must be a table {_example(loc)}".rstrip()
     if kind == "value_error":
         return message.removeprefix("Value error, ")
     return message.replace("Input should be", "must be").replace("String should", "must")
 
 
-def _suggestion(loc: Sequence[int | str]) -> str:
-    tables = [part for part in loc[:-1] if part in _TABLES]
-    fields = list(_TABLES[str(tables[-1]) if tables else ""].model_fields)
+def _suggestion(loc: Sequence[int | str], model: type[BaseModel]) -> str:
+    tables = [_TABLES[str(part)] for part in loc[:-1] if part in _TABLES]
+    fields = list((tables[-1] if tables else model).model_fields)
     close = difflib.get_close_matches(str(loc[-1]), fields, n=1)
     return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(fields)}"
 

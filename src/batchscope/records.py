@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -30,15 +31,18 @@ class Trial:
     Attributes:
         batch_size: Examples per update.
         replicate: The bundle of seeds, counted from 1.
+        learning_rate: The grid's value, before any rule; None where there is no grid.
     """
 
     batch_size: int
     replicate: int
+    learning_rate: float | None = None
 
     @property
     def name(self) -> str:
-        """Identifies the trial within its study, for example ``b16-r1``."""
-        return f"b{self.batch_size}-r{self.replicate}"
+        """Identifies the trial within its study, for example ``b16-r1`` or ``b16-lr0.01-r1``."""
+        rate = "" if self.learning_rate is None else f"-lr{repr(self.learning_rate).removesuffix('.0')}"
+        return f"b{self.batch_size}{rate}-r{self.replicate}"
 
 
 @dataclass(frozen=True)
@@ -51,12 +55,15 @@ class EpochRecord:
         updates: Optimizer steps since the trial's start.
         examples: Images presented since the trial's start.
         seconds: Training time since the trial's start, without evaluation and probes.
-        learning_rate: In force during this epoch.
+        learning_rate: In force at the epoch's last update; while it is warmed up, smaller before.
         train_loss: As the training loop reports it, the running mean over the epoch.
         train_accuracy: Likewise.
         val_loss: At the epoch's end.
         val_accuracy: At the epoch's end.
-        probes: Extra measurements at the epoch's end, by column name.
+        probes: Extra measurements at the epoch's end, by column name, and those on the images by which
+            a learning rate is chosen.
+        unreported: Names of those of the four metrics, and ``learning_rate``, that were not told and
+            are NaN for that reason alone.
     """
 
     stage: str
@@ -70,6 +77,23 @@ class EpochRecord:
     val_loss: float
     val_accuracy: float
     probes: Mapping[str, float] = field(default_factory=dict)
+    unreported: tuple[str, ...] = ()
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """Those losses and accuracies that were told."""
+        four = {
+            "train_loss": self.train_loss,
+            "train_accuracy": self.train_accuracy,
+            "val_loss": self.val_loss,
+            "val_accuracy": self.val_accuracy,
+        }
+        return {name: value for name, value in four.items() if name not in self.unreported}
+
+    @property
+    def diverged(self) -> bool:
+        """Whether one of the metrics is not finite."""
+        return not all(map(math.isfinite, self.metrics.values()))
 
 
 @dataclass(frozen=True)

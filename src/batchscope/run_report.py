@@ -11,10 +11,11 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
-from batchscope.analysis import Analysis, Plan, RecipeFacts, Settings, analyze, load_source
+from batchscope.analysis import Analysis, Plan, RecipeFacts, Settings, Target, analyze, load_source
 from batchscope.errors import RunFolderError
 from batchscope.history import encode_history
 from batchscope.loading import dump_study
+from batchscope.own_study import AnyStudy, CommandStudy, FunctionStudy
 from batchscope.records import TrialState
 from batchscope.report.content import DataSample, PageContent, Provenance
 from batchscope.report.files import replace_file
@@ -23,12 +24,12 @@ from batchscope.report.pictures import write_pictures
 from batchscope.running.folder import RunFolder
 from batchscope.running.store import Store, TrialStatus
 from batchscope.schedule import schedule
-from batchscope.spec import Study
+from batchscope.spec import LearningRate, Study
 
 __all__ = ["analyze_run", "content_of", "page_content", "write_run_report"]
 
 
-def write_run_report(study: Study, store: Store, folder: Path) -> Path:
+def write_run_report(study: AnyStudy, store: Store, folder: Path) -> Path:
     """Writes ``history.csv``, ``history.parquet``, every figure and ``report.html``.
 
     Args:
@@ -76,7 +77,7 @@ def content_of(source: str, settings: Settings) -> PageContent:
 
 
 def analyze_run(
-    study: Study, store: Store, history: pd.DataFrame, settings: Settings | None = None
+    study: AnyStudy, store: Store, history: pd.DataFrame, settings: Settings | None = None
 ) -> Analysis:
     """Analyses a run's history by what its study says about where trials end.
 
@@ -89,13 +90,21 @@ def analyze_run(
     Raises:
         HistoryError: The history cannot be analysed.
     """
-    return analyze(history, settings, RecipeFacts(plan=_plan(study, store)))
+    stages = study.stages if isinstance(study, Study) else []
+    tables = [stage.learning_rate for stage in stages if isinstance(stage.learning_rate, LearningRate)]
+    recipe = RecipeFacts(
+        # What a warm-up leaves in the history looks like learning rates of their own.
+        learning_rate_retuned=False if tables else None,
+        learning_rate_rule=next((table.rule for table in tables if table.rule != "constant"), None),
+        plan=_plan(study, store),
+    )
+    return analyze(history, settings, recipe)
 
 
-def _plan(study: Study, store: Store) -> Plan | None:
-    """None where the number of training examples was not stored."""
+def _plan(study: AnyStudy, store: Store) -> Plan | None:
+    """None where the number of training examples was not stored, as with training code of one's own."""
     kept = store.data()
-    if kept is None:
+    if kept is None or not isinstance(study, Study):
         return None
     counts = kept[0].training
     examples = sum(counts) if all(isinstance(count, int) for count in counts) else 0
@@ -105,13 +114,21 @@ def _plan(study: Study, store: Store) -> Plan | None:
             f"a run of this study must have at least {least} training examples, but its database tells of "
             f"{counts} by class"
         )
+    last = {size: schedule(study, size, examples)[-1].last_epoch for size in study.batch_sizes}
+    known = not any(stage.is_open for stage in study.stages)
     return Plan(
-        budgets={stage.name: "epochs" if stage.epochs else "updates" for stage in study.stages},
-        last_epochs={size: schedule(study, size, examples)[-1].last_epoch for size in study.batch_sizes},
+        budgets={stage.name: stage.budget for stage in study.stages},
+        last_epochs={size: epoch for size, epoch in last.items() if epoch is not None} if known else None,
+        targets={
+            stage.name: Target(stage.until.metric, stage.until.value, stage.until.epochs)
+            for stage in study.stages
+            if stage.until is not None
+        },
+        ended=frozenset(status.trial.name for status in store.trials() if status.state.is_finished()),
     )
 
 
-def page_content(study: Study, store: Store, history: pd.DataFrame, analysis: Analysis) -> PageContent:
+def page_content(study: AnyStudy, store: Store, history: pd.DataFrame, analysis: Analysis) -> PageContent:
     """Everything that the page of a run shows."""
     return PageContent(
         title=study.name,
@@ -140,7 +157,7 @@ def _notices(statuses: list[TrialStatus]) -> tuple[str, ...]:
     return tuple(notices)
 
 
-def _provenance(study: Study, store: Store) -> Provenance | None:
+def _provenance(study: AnyStudy, store: Store) -> Provenance | None:
     sessions = store.sessions()
     if not sessions:
         return None
@@ -151,14 +168,28 @@ def _provenance(study: Study, store: Store) -> Provenance | None:
         ("ended", ended or "not yet"),
         ("sessions", str(len(sessions))),
         ("seed", f"{study.seed}, replicates 1 to {study.replicates}"),
-        ("split seed", str(study.data.split_seed)),
-        *([("network", study.model.network)] if study.model.network is not None else []),
-        ("weights", study.model.weights),
+        *_trained_by(study),
     ]
     if summary is not None:
         rows += [("data", summary[0].source), ("fingerprint of the data", summary[0].fingerprint)]
     rows += [(name, value) for name, value in _merged(sessions).items() if name != "command"]
     return Provenance(tuple(rows), sessions[0][2].get("command"))
+
+
+def _trained_by(study: AnyStudy) -> list[tuple[str, str]]:
+    match study:
+        case FunctionStudy(function=function):
+            source = [] if function.sha256 is None else [("sha256 of its source", function.sha256)]
+            return [("function", function.name), *source]
+        case CommandStudy(command=command):
+            return [("trained by", command)]
+        case Study():
+            network = [] if study.model.network is None else [("network", study.model.network)]
+            return [
+                ("split seed", str(study.data.split_seed)),
+                *network,
+                ("weights", study.model.weights),
+            ]
 
 
 def _merged(sessions: Sequence[tuple[str, str | None, Mapping[str, str]]]) -> dict[str, str]:

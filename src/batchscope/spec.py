@@ -13,25 +13,23 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from batchscope.model_spec import ModelSpec
+from batchscope.recipe import Augmentation, Count, FromLayer, LearningRate, Name, Stage, Until
 from batchscope.strict import Strict
 
 __all__ = [
     "Augmentation",
+    "BaseStudy",
     "DataSpec",
     "FromLayer",
+    "LearningRate",
     "ModelSpec",
     "Stage",
     "Study",
+    "Until",
 ]
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Share = Annotated[float, Field(gt=0, lt=1)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-# Sums and products of counts then fit into the 64 bits of the store and of arrays.
-_MOST = 1_000_000_000
-Count = Annotated[int, Field(ge=1, le=_MOST)]
 _PROBE_IMAGES = 2_000
-
 
 KERAS_PREFIX = "keras:"
 KERAS_DATASETS = ("cifar10", "cifar100", "fashion_mnist", "mnist")
@@ -61,6 +59,8 @@ class DataSpec(Strict):
             where the source gives a validation part.
         split_seed: Seed of the stratified split, of the subset, and of the order of given parts;
             the same for all replicates.
+        selection_share: Share of the validation part by which the best learning rate of a grid is
+            chosen; no other figure rests on it. Without a grid nothing is set apart.
         skip_bad_images: Leave out images that cannot be read, and record them, where otherwise
             the run stops.
     """
@@ -72,6 +72,7 @@ class DataSpec(Strict):
     limit: Annotated[int, Field(ge=10)] | None = None
     validation_share: Share = 0.2
     split_seed: Annotated[int, Field(ge=0, lt=2**32)] = 2019
+    selection_share: Share = 0.5
     skip_bad_images: bool = False
 
     @field_validator("source", "validation")
@@ -92,105 +93,8 @@ class DataSpec(Strict):
         return self
 
 
-class Augmentation(Strict):
-    """Random views of a training image, drawn anew each epoch, as one affine resampling.
-
-    The meaning of each number, and the order of composition, is that of Keras'
-    ``ImageDataGenerator``; pixels outside the image repeat its border (fill mode ``nearest``) and
-    the resampling is bilinear.
-
-    Attributes:
-        rotation: Largest rotation in degrees, either way.
-        width_shift: Largest horizontal shift as a share of the width, either way.
-        height_shift: Largest vertical shift as a share of the height, either way.
-        shear: Largest shear angle in degrees, either way.
-        zoom: Smallest and largest zoom factor, drawn apart for height and width; below 1
-            magnifies.
-        horizontal_flip: Mirror half of the images.
-    """
-
-    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
-    width_shift: Fraction = 0.0
-    height_shift: Fraction = 0.0
-    shear: Annotated[float, Field(ge=0, lt=90)] = 0.0
-    zoom: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=2)] = Field(
-        default_factory=lambda: [1.0, 1.0]
-    )
-    horizontal_flip: bool = False
-
-    @field_validator("zoom")
-    @classmethod
-    def _zoom_is_ordered(cls, value: list[float]) -> list[float]:
-        if value[0] > value[1]:
-            raise ValueError("must be [smallest, largest]")
-        return value
-
-
-class FromLayer(Strict):
-    """The backbone's layers from one on are trained, together with the head.
-
-    Attributes:
-        from_layer: Index in the backbone's list of layers as Keras 3 builds it, or a layer's name.
-    """
-
-    from_layer: Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)]
-
-
-class Stage(Strict):
-    """A part of a trial with its own trainable layers, learning rate and augmentation.
-
-    Attributes:
-        name: Used in the history and in keys such as ``stages.fine_tuning.epochs``.
-        trainable: ``head`` (the dense layer alone), ``all``, or a table with ``from_layer``.
-        optimizer: Keras optimizer, with Keras' defaults but for the learning rate; its state
-            starts afresh with the stage.
-        learning_rate: Constant through the stage.
-        epochs: Budget in passes over the training images; either this or `updates`.
-        updates: Budget in optimizer steps, the same at every batch size; the last epoch may be
-            cut short by it.
-        augmentation: Random views of the training images; without it they are shown as they are.
-        batchnorm: ``inference``: the backbone runs in inference mode, so its BatchNorm layers use
-            their stored averages, which do not move, and its dropout is off. ``batch``: it runs in
-            training mode; all its BatchNorm layers normalise by the batch and move their averages,
-            the frozen ones too, as in TensorFlow 2.0's Keras of 2019, and its dropout is on. In a study
-            whose model is a `ModelSpec.network` the default is ``batch``, as for Keras' ``fit``.
-        batchnorm_momentum: Instead of the backbone's own (0.999 in MobileNetV2): the weight that
-            a BatchNorm average keeps at each batch. Only with ``batchnorm = "batch"``.
-        ghost_batch: BatchNorm normalises by this many examples whatever the batch size: a batch
-            passes the network in parts of this size and their gradients are averaged into one
-            update (ghost batches, Hoffer et al. 2017). Only with ``batchnorm = "batch"``.
-        evaluation: Which BatchNorm statistics validation uses: the ``moving`` averages, or those
-            ``recalibrated`` on clean training images after each epoch.
-    """
-
-    name: Name
-    trainable: Literal["head", "all"] | FromLayer
-    optimizer: Literal["rmsprop", "adam", "sgd"] = "rmsprop"
-    learning_rate: Annotated[float, Field(gt=0)]
-    epochs: Count | None = None
-    updates: Count | None = None
-    augmentation: Augmentation | None = None
-    batchnorm: Literal["inference", "batch"] = "inference"
-    batchnorm_momentum: Fraction | None = None
-    ghost_batch: Annotated[int, Field(ge=2)] | None = None
-    evaluation: Literal["moving", "recalibrated"] = "moving"
-
-    @model_validator(mode="after")
-    def _one_budget(self) -> Stage:
-        if (self.epochs is None) == (self.updates is None):
-            raise ValueError("needs a budget, either epochs or updates")
-        return self
-
-    @model_validator(mode="after")
-    def _batchnorm_keys_have_an_effect(self) -> Stage:
-        idle = [key for key in ("batchnorm_momentum", "ghost_batch") if getattr(self, key) is not None]
-        if idle and self.batchnorm == "inference":
-            raise ValueError(f'{" and ".join(idle)} has no effect with batchnorm = "inference"')
-        return self
-
-
-class Study(Strict):
-    """One characterisation: a recipe, the batch sizes to compare, and how often to repeat it.
+class BaseStudy(Strict):
+    """What every study has, whatever trains: batch sizes to compare, and how often to repeat each.
 
     Attributes:
         name: Identifies the study in the history.
@@ -198,6 +102,26 @@ class Study(Strict):
         batch_sizes: Mini-batch sizes to compare, each once, in any order.
         replicates: How many seed bundles; replicate r is the same bundle at every batch size.
         seed: Everything random derives from it, the replicate and the epoch.
+    """
+
+    name: Name
+    description: str = ""
+    batch_sizes: Annotated[list[Count], Field(min_length=1)]
+    replicates: Annotated[int, Field(ge=1, le=100_000)]
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+    @field_validator("batch_sizes")
+    @classmethod
+    def _batch_sizes_are_distinct(cls, value: list[int]) -> list[int]:
+        if len(set(value)) < len(value):
+            raise ValueError("each batch size must be listed once")
+        return value
+
+
+class Study(BaseStudy):
+    """One characterisation of a recipe that Keras trains.
+
+    Attributes:
         last_batch: ``keep`` trains and validates on the last short batch too; ``drop`` leaves it
             out of both, ``n // batch_size`` batches, as the 2019 study did.
         data: The images.
@@ -210,11 +134,6 @@ class Study(Strict):
             largest batch size where that is more.
     """
 
-    name: Name
-    description: str = ""
-    batch_sizes: Annotated[list[Count], Field(min_length=1)]
-    replicates: Annotated[int, Field(ge=1, le=100_000)]
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     last_batch: Literal["keep", "drop"] = "keep"
     data: DataSpec = DataSpec()
     model: ModelSpec = ModelSpec()
@@ -227,18 +146,36 @@ class Study(Strict):
     def _defaults_follow_the_model(cls, raw: Any) -> Any:
         return _with_defaults_of_networks(raw) if isinstance(raw, Mapping) else raw
 
-    @field_validator("batch_sizes")
-    @classmethod
-    def _batch_sizes_are_distinct(cls, value: list[int]) -> list[int]:
-        if len(set(value)) < len(value):
-            raise ValueError("each batch size must be listed once")
-        return value
-
     @model_validator(mode="after")
     def _stage_names_are_distinct(self) -> Study:
         twice = [name for name, count in Counter(s.name for s in self.stages).items() if count > 1]
         if twice:
             raise ValueError(f"each stage needs a name of its own, but {', '.join(twice)} is repeated")
+        return self
+
+    @model_validator(mode="after")
+    def _one_grid(self) -> Study:
+        grids = [stage.name for stage in self.stages if stage.grid is not None]
+        if len(grids) > 1:
+            raise ValueError(
+                "at most one stage may have a learning_rate.grid, because two would have to be tried in "
+                f"every combination; {', '.join(grids)} have one"
+            )
+        if grids and self.stages[-1].until is not None:
+            raise ValueError(
+                "a learning_rate.grid needs a last stage with another budget than until, because the best is "
+                "chosen by validation at the end, which until makes alike for all that get there"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _examples_fill_a_batch(self) -> Study:
+        for stage in self.stages:
+            if stage.examples is not None and stage.examples < max(self.batch_sizes):
+                raise ValueError(
+                    f"stages.{stage.name}.examples must be at least the largest batch size, "
+                    f"{max(self.batch_sizes)}; it is {stage.examples}"
+                )
         return self
 
     @model_validator(mode="after")
@@ -265,6 +202,12 @@ class Study(Strict):
                     f"batch_sizes {self.batch_sizes} and last_batch {self.last_batch!r}"
                 )
         return self
+
+    @property
+    def grid(self) -> list[float] | None:
+        """The learning rates that each batch size's best is taken from, ascending; None without a grid."""
+        grids = [stage.grid for stage in self.stages if stage.grid is not None]
+        return sorted(grids[0]) if grids else None
 
 
 def _with_defaults_of_networks(raw: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,6 +1,7 @@
 import json
 import re
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from analysis_samples import made_history, noisy
+from recipe_samples import recipe, tried, until_history
 
-from batchscope.analysis import Analysis, analyze, load_source, to_dict, to_json
+from batchscope.analysis import Analysis, RecipeFacts, analyze, load_source, to_dict, to_json
 from batchscope.analysis.estimates import TERMS
 from budgeted import budgeted_history
 from probed import Terms, in_inference_mode, probed_history
@@ -44,13 +46,22 @@ def _histories() -> dict[str, pd.DataFrame]:
         "probed in part": probed_history().drop(columns="probe_train_clean_accuracy"),
         "no BatchNorm": probed_history(lambda size, replicate, epoch: Terms(generalization=0.1)),
         "budget in updates": budgeted_history(),
+        "grid": tried(),
+        "grid, optimistic": tried(selection=None),
+        "grid, diverged": tried().assign(train_loss=np.nan),
         "lengths": made[(made.epoch <= 4) | (made.batch_size < 64)],
     }
 
 
 @pytest.fixture(scope="module")
 def analyses() -> dict[str, Analysis]:
-    return {name: analyze(history) for name, history in _histories().items()}
+    found = {name: analyze(history) for name, history in _histories().items()}
+    bare = until_history().drop(columns=["updates", "examples", "seconds"])
+    return found | {
+        "until": analyze(until_history(), recipe=recipe()),
+        "until, bare": analyze(bare, recipe=recipe()),
+        "scaled": analyze(made_history(epochs=2), recipe=RecipeFacts(learning_rate_rule="sqrt")),
+    }
 
 
 def _paths(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -79,12 +90,14 @@ def _documented(page: str) -> dict[str, tuple[str, str]]:
             for place in places:
                 path = f"{place}.{cells[0].strip('`')}".lstrip(".")
                 found[path] = (cells[1], cells[4])
-    for name in ESTIMATES:
-        for key in ("n", "mean", "sd", "low", "high"):
-            found[f"summary[].{name}.{key}"] = found[f"summary[].gap.{key}"]
-    for name in (*PARTS, *LAGS):
-        for key in ("n", "mean", "sd", "low", "high"):
-            found[f"decomposition.rows[].{name}.{key}"] = found[f"summary[].gap.{key}"]
+    names = [
+        *(f"summary[].{name}" for name in ESTIMATES),
+        *(f"targets[].{name}" for name in ("epochs", "updates", "examples", "seconds")),
+        *(f"learning_rates.points[].{name}" for name in ("selection", "metric")),
+        *(f"decomposition.rows[].{name}" for name in (*PARTS, *LAGS)),
+    ]
+    for name, key in product(names, ("n", "mean", "sd", "low", "high")):
+        found[f"{name}.{key}"] = found[f"summary[].gap.{key}"]
     # A row stands there only where some trial has all the terms.
     found |= {f"decomposition.rows[].{name}.mean": ("number", "never") for name in PARTS}
     return found
@@ -97,6 +110,7 @@ TYPES = {
     "boolean": bool,
     "object": dict,
     "list of integers": list,
+    "list of numbers": list,
     "list of objects": list,
 }
 

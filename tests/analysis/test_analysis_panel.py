@@ -94,7 +94,7 @@ def test_several_studies_are_refused_by_name() -> None:
 
 def test_two_trials_in_one_cell_are_refused_with_the_remedy() -> None:
     one, other = made_history(epochs=2), made_history(epochs=2)
-    with pytest.raises(HistoryError, match=r"batch_size=16, replicate=1 .* one learning rate at a time"):
+    with pytest.raises(HistoryError, match=r"batch_size=16, replicate=1 .* keep one of them"):
         analyze(pd.concat([one, other.assign(trial=other.trial + "-lr2")]))
 
 

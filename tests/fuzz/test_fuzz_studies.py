@@ -194,18 +194,21 @@ def check(study: Study) -> None:
     assert difference(study, again) == []
     for size in study.batch_sizes:
         for images in (size, size + 1, 3 * size):
-            first = 1
+            first: int | None = 1
             for stage in schedule(study, size, images):
                 assert stage.first_epoch == first
+                if stage.epochs is None:
+                    assert stage.stage.seconds
+                    first = None
+                    continue
                 assert stage.epochs >= 1
-                assert 1 <= stage.updates_in(stage.last_epoch) <= stage.updates_per_epoch
+                assert 1 <= stage.updates_in(stage.epochs) <= stage.updates_per_epoch
                 assert stage.updates == (stage.epochs - 1) * stage.updates_per_epoch + stage.updates_in(
-                    stage.last_epoch
+                    stage.epochs
                 )
-                assert 1 <= stage.examples_in(stage.last_epoch) <= stage.examples_per_epoch <= images
-                first = stage.last_epoch + 1
+                assert 1 <= stage.examples_in(stage.epochs) <= stage.examples_per_epoch <= images
+                first = None if first is None or stage.stage.until else first + stage.epochs
     if study.replicates <= 100:
         trials = plan_trials(study)
-        assert (
-            len({trial.name for trial in trials}) == len(trials) == study.replicates * len(study.batch_sizes)
-        )
+        count = study.replicates * len(study.batch_sizes) * len(study.grid or [None])
+        assert len({trial.name for trial in trials}) == len(trials) == count

@@ -44,10 +44,14 @@ class Siege:
         start: Starts the command, the same each time.
         folder: The run's folder.
         seed: Of what is drawn by chance.
+        states: Pattern of the files below ``checkpoints`` that hold trials' states.
     """
 
-    def __init__(self, start: Callable[[], subprocess.Popen[str]], folder: Path, seed: int) -> None:
+    def __init__(
+        self, start: Callable[[], subprocess.Popen[str]], folder: Path, seed: int, states: str = "*.npz"
+    ) -> None:
         self._start, self._folder, self._chance = start, folder, random.Random(seed)
+        self._states = states
         self._process: subprocess.Popen[str] | None = None
         self._reader = threading.Thread()
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -155,9 +159,9 @@ class Siege:
 
     def _checkpoints(self) -> set[tuple[str, int]]:
         found = set()
-        for path in (self._folder / "checkpoints").glob("*.npz"):
+        for path in (self._folder / "checkpoints").glob(self._states):
             try:
-                found.add((path.name, path.stat().st_mtime_ns))
+                found.add((str(path), path.stat().st_mtime_ns))
             except FileNotFoundError:  # its trial is complete
                 continue
         return found

@@ -84,7 +84,7 @@ class Watched(Events):
 
 
 def state(epoch: int) -> Checkpoint:
-    return Checkpoint("study", "b8-r1", record(epoch), [np.full(2**16, float(epoch))], [])
+    return Checkpoint("study", "b8-r1", record(epoch), [np.full(2**16, float(epoch))], [], ())
 
 
 def test_a_full_disk_stops_a_run_that_goes_on_after_the_cure(

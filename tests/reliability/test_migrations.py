@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from types import ModuleType
 
 import full_disk
 import pandas as pd
@@ -32,12 +33,20 @@ from run_samples import small_study
 DATABASES = Path(__file__).with_name("databases")
 V1 = DATABASES / "v1.sqlite"
 OPEN_FILES = Path("/proc/self/fd")
-BOTH = "has schema version 2, but this batchscope knows up to 1; install"
-spec = importlib.util.spec_from_file_location("make_v1", DATABASES / "make_v1.py")
-assert spec is not None
-assert spec.loader is not None
-make_v1 = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(make_v1)
+NOW, STEPS = schema.SCHEMA_VERSION, schema._STEPS
+BOTH = f"has schema version {NOW + 1}, but this batchscope knows up to {NOW}; install"
+
+
+def generator(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, DATABASES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+make_v1, make_v2 = generator("make_v1"), generator("make_v2")
 FIRST, SECOND, DIVERGED, WAITING = make_v1.TRIALS
 
 
@@ -71,8 +80,8 @@ def newer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Makes this version one that has further steps."""
 
     def has(*steps: Callable[[sqlite3.Connection], None]) -> None:
-        monkeypatch.setattr(schema, "_STEPS", steps)
-        monkeypatch.setattr(schema, "SCHEMA_VERSION", 1 + len(steps))
+        monkeypatch.setattr(schema, "_STEPS", (*STEPS, *steps))
+        monkeypatch.setattr(schema, "SCHEMA_VERSION", NOW + len(steps))
 
     return has
 
@@ -92,6 +101,7 @@ def expected() -> pd.DataFrame:
         for epoch in range(1, epochs + 1):
             row = vars(make_v1.record(trial, epoch)).copy()
             probes = row.pop("probes")
+            assert row.pop("unreported") == ()
             rows.append(
                 {
                     "study": "tiny",
@@ -142,13 +152,27 @@ def test_the_tables_of_today_are_those_that_version_1_becomes(folder: Path, tmp_
         assert old._db.execute(tables).fetchall() == new._db.execute(tables).fetchall()
 
 
-def test_what_made_the_database_tells_what_is_in_it(tmp_path: Path):
+@pytest.mark.parametrize("number", range(1, NOW + 1))
+def test_what_made_the_database_tells_what_is_in_it(tmp_path: Path, number: int):
     """So that the expected figures are those of the file and not of a generator that moved on."""
+    kept = DATABASES / f"v{number}.sqlite"
+    assert version(kept) == number
     with Store(tmp_path / "made.sqlite", create=True) as store:
-        make_v1.fill(store)
-        made = store.history("tiny")
-    with Store(V1) as kept:
-        pd.testing.assert_frame_equal(kept.history("tiny"), made, check_exact=True)
+        generator(f"make_v{number}").fill(store)
+        made, trials = store.history("tiny"), store.trials()
+    with Store(kept) as opened:
+        pd.testing.assert_frame_equal(opened.history("tiny"), made, check_exact=True)
+        assert opened.trials() == trials
+
+
+def test_a_grid_may_follow_in_a_database_of_version_1(folder: Path):
+    """Its trials have one batch size and replicate in common, which version 1 refused."""
+    with Store(folder / "results.sqlite", create=True) as store:
+        store.plan(make_v2.TRIALS)
+        store.add(make_v2.TRIALS[1], make_v2.record(make_v2.TRIALS[1], 1))
+        found = store.history("tiny").set_index("trial")["grid_learning_rate"]
+    assert found["b8-lr0.1-r1"] == 0.1
+    assert found.drop("b8-lr0.1-r1").isna().all()
 
 
 def test_a_run_brings_its_database_up_to_date(folder: Path, newer: Callable[..., None]):
@@ -157,7 +181,7 @@ def test_a_run_brings_its_database_up_to_date(folder: Path, newer: Callable[...,
         assert store._db.execute("SELECT note FROM fact").fetchall() == [("moved",)]
         assert store._db.execute("SELECT count(traceback) FROM trial").fetchone() == (1,)
         pd.testing.assert_frame_equal(store.history("tiny"), expected(), check_like=True, check_exact=True)
-    assert version(folder / "results.sqlite") == 2
+    assert version(folder / "results.sqlite") == NOW + 1
     with RunFolder(folder).claim(small_study(replicates=2)) as store:
         assert store.data() == (make_v1.SUMMARY, make_v1.SAMPLES)
 
@@ -175,15 +199,17 @@ def test_reading_an_older_database_leaves_the_file_as_it_is(folder: Path, newer:
 def test_a_step_that_fails_leaves_the_version_before_it(folder: Path, newer: Callable[..., None]):
     newer(rename, break_off)
     with (
-        pytest.raises(RunFolderError, match="from schema version 2 to 3, but: no such table") as caught,
+        pytest.raises(
+            RunFolderError, match=f"from schema version {NOW + 1} to {NOW + 2}, but: no such table"
+        ) as caught,
         RunFolder(folder).claim(small_study(replicates=2)),
     ):
         pass
     assert "it is left as it was" in str(caught.value)
-    assert version(folder / "results.sqlite") == 2
+    assert version(folder / "results.sqlite") == NOW + 1
     newer(break_off)
     shutil.copyfile(V1, folder / "results.sqlite")
-    with pytest.raises(RunFolderError, match="from schema version 1 to 2"):
+    with pytest.raises(RunFolderError, match=f"from schema version {NOW} to {NOW + 1}"):
         Store(folder / "results.sqlite", create=True)
     newer()
     pd.testing.assert_frame_equal(load(folder).history, expected(), check_like=True, check_exact=True)
@@ -204,19 +230,32 @@ def step(db):
     db.execute("ALTER TABLE trial RENAME COLUMN error TO traceback")
     db.execute("DELETE FROM epoch")
 schema._connect = lambda path: sqlite3.connect(path, isolation_level=None, factory=Killed)
-schema._STEPS, schema.SCHEMA_VERSION = (step,), 2
+schema._STEPS, schema.SCHEMA_VERSION = (*schema._STEPS[:{steps}], *[step] * {own}), {steps} + {own} + 1
 Store(Path({database!r}), create=True)
 """
 
 
-@pytest.mark.parametrize("at", ["DELETE FROM epoch", "PRAGMA user_version = 2", "COMMIT"])
-def test_a_kill_within_a_step_leaves_version_1(folder: Path, at: str):
+@pytest.mark.parametrize(
+    ("steps", "own", "at", "left"),
+    [
+        (NOW - 1, 1, "DELETE FROM epoch", NOW),
+        (NOW - 1, 1, f"PRAGMA user_version = {NOW + 1}", NOW),
+        (1, 0, "DROP TABLE trial", 1),
+        (1, 0, "DROP TABLE kept", 1),
+        (1, 0, "PRAGMA user_version = 2", 1),
+        (1, 0, "COMMIT", 1),
+    ],
+)
+def test_a_kill_within_a_step_leaves_the_version_before_it(
+    folder: Path, steps: int, own: int, at: str, left: int
+):
     database = folder / "results.sqlite"
-    script = KILLED.format(path=sys.path, database=str(database), at=at)
+    script = KILLED.format(path=sys.path, database=str(database), at=at, steps=steps, own=own)
     done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
+    assert version(database) == left
     pd.testing.assert_frame_equal(load(folder).history, expected(), check_like=True, check_exact=True)
-    assert version(database) == 1
+    assert version(database) == left
 
 
 @pytest.mark.parametrize("key", ["", "tomorrow = 1\n"])

@@ -53,7 +53,7 @@ class Execution:
         command = (sys.executable, str(STUB), *misbehaviour)
         self._monkeypatch.setattr(pool, "_COMMAND", command)
         self._monkeypatch.setenv("STUB_PACE", pace)
-        listed = [Job(trial, self.folder / f"{trial.name}.npz", 0) for trial in jobs]
+        listed = [Job(trial, self.folder / f"{trial.name}.npz") for trial in jobs]
         before = children()
         try:
             execute(self.set_up, listed, self.sink, self.logs, layouts or (Layout(workers, 1),))
@@ -206,7 +206,7 @@ def test_what_a_worker_refuses_is_raised_as_it_is(execution: Execution):
 
 def test_a_worker_that_cannot_be_started_is_told(execution: Execution, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(pool, "_COMMAND", ("/nowhere/python",))
-    job = Job(FIRST, execution.folder / "x.npz", 0)
+    job = Job(FIRST, execution.folder / "x.npz")
     with pytest.raises(TrainingError, match=r"a worker with its log .*worker-1\.log must be startable"):
         execute(execution.set_up, [job], execution.sink, execution.logs, (ONE,))
 
@@ -366,7 +366,7 @@ def test_all_workers_end_when_the_run_is_killed(tmp_path: Path):
         "from run_samples import FIRST, SECOND, STUB, Events, small_study\n"
         "pool._COMMAND = (sys.executable, str(STUB), 'wait')\n"
         "here = pathlib.Path(sys.argv[1])\n"
-        "jobs = [pool.Job(trial, here / 'x.npz', 0) for trial in (FIRST, SECOND)]\n"
+        "jobs = [pool.Job(trial, here / 'x.npz') for trial in (FIRST, SECOND)]\n"
         "class Told(Events):\n"
         "    def epoch(self, trial, record):\n"
         "        print(trial.name, flush=True)\n"

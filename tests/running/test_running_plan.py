@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from batchscope.errors import DataError
 from batchscope.running.plan import check_sizes, examples_per_trial, plan_trials
 from run_samples import small_study
+from tiny import stage
 
 
 def test_replicates_come_one_after_the_other_small_batches_first():
     study = small_study(batch_sizes=[32, 8, 128], replicates=2)
     names = ["b8-r1", "b32-r1", "b128-r1", "b8-r2", "b32-r2", "b128-r2"]
+    assert [trial.name for trial in plan_trials(study)] == names
+
+
+def test_each_batch_size_tries_the_whole_grid_within_a_replicate():
+    grid = stage("one", "head", epochs=2) | {"learning_rate": {"grid": [0.1, 1e-5, 1.0]}}
+    study = small_study(batch_sizes=[16, 8], replicates=2, stages=[grid])
+    names = [
+        f"b{size}-lr{rate}-r{replicate}"
+        for replicate in (1, 2)
+        for size in (8, 16)
+        for rate in ("1e-05", "0.1", "1")
+    ]
     assert [trial.name for trial in plan_trials(study)] == names
 
 
@@ -34,3 +49,12 @@ def test_where_short_batches_are_dropped_validation_needs_a_whole_one():
 def test_images_of_a_whole_trial(last_batch: str, expected: dict[int, int]):
     study = small_study(batch_sizes=[7, 16], last_batch=last_batch)
     assert examples_per_trial(study, 50) == expected
+
+
+def test_images_of_a_trial_are_the_most_until_a_target_and_unknown_in_seconds():
+    until = stage("one", "head", epochs=0) | {"until": {"metric": "val_loss", "value": 0.1, "epochs": 5}}
+    seconds = stage("two", "head", epochs=0) | {"seconds": 60}
+    for raw in (until, seconds):
+        del raw["epochs"]
+    assert examples_per_trial(small_study(stages=[until]), 50) == {8: 250, 16: 250}
+    assert all(map(math.isnan, examples_per_trial(small_study(stages=[until, seconds]), 50).values()))

@@ -40,7 +40,7 @@ def store(path: Path) -> Iterator[Store]:
 
 
 def test_records_come_back_as_history_in_standard_order(store: Store):
-    for trial, epoch in ((SECOND, 1), (FIRST, 2), (FIRST, 1)):
+    for trial, epoch in ((SECOND, 1), (FIRST, 1), (FIRST, 2)):
         store.add(trial, record(epoch))
     history = store.history("mine")
     assert list(history.columns) == list(COLUMNS)
@@ -110,6 +110,39 @@ def test_a_record_given_again_replaces_the_old_one_and_its_probes(store: Store, 
         assert other.execute("SELECT count(*) FROM probe").fetchone() == (1,)
 
 
+def test_a_trial_that_begins_anew_leaves_none_of_its_later_epochs(store: Store, path: Path):
+    for epoch in (1, 2, 3):
+        store.add(FIRST, record(epoch, probes={"norm": 1.0}))
+        store.add(SECOND, record(epoch))
+    store.add(FIRST, record(1, val_loss=9.0))
+    history = store.history("mine")
+    assert history[["trial", "epoch"]].to_numpy().tolist() == [
+        ["b8-r1", 1],
+        *(["b16-r1", epoch] for epoch in (1, 2, 3)),
+    ]
+    assert [status.epochs for status in store.trials()] == [1, 3]
+    with closing(sqlite3.connect(path)) as other:
+        assert other.execute("SELECT count(*) FROM probe").fetchone() == (0,)
+
+
+def test_trials_of_a_grid_keep_their_learning_rates(path: Path):
+    trials = [Trial(8, 1, 1e-5), Trial(8, 1, 0.1), Trial(8, 1, 10.0), Trial(8, 1)]
+    with Store(path, create=True) as store:
+        store.plan(trials[:3])
+        assert [status.trial for status in store.trials()] == trials[:3]
+        for trial in trials[:3]:
+            store.add(trial, record(1, learning_rate=0.5, probes={"selection_loss": NAN}))
+        history = store.history("mine")
+        assert history["trial"].tolist() == ["b8-lr0.1-r1", "b8-lr10-r1", "b8-lr1e-05-r1"]
+        assert history["grid_learning_rate"].tolist() == [0.1, 10.0, 1e-5]
+        assert history["learning_rate"].tolist() == [0.5] * 3
+        assert history["selection_loss"].isna().all()
+        store.plan(trials[3:])
+        store.add(trials[3], record(1))
+        with_another = store.history("mine")
+    assert with_another.set_index("trial")["grid_learning_rate"].isna().sum() == 1
+
+
 def test_an_empty_history_has_the_columns(store: Store):
     history = store.history("mine")
     assert history.empty
@@ -141,8 +174,8 @@ def test_states_counts_and_tracebacks_are_kept_after_closing(store: Store, path:
 @pytest.mark.parametrize(("loss", "finite"), [(0.5, True), (NAN, False), (INF, False), (-INF, False)])
 def test_the_last_epoch_tells_whether_the_trial_diverged(store: Store, loss: float, finite: bool):
     assert store.last_epoch(FIRST) is None
-    store.add(FIRST, record(2, train_loss=loss))
     store.add(FIRST, record(1))
+    store.add(FIRST, record(2, train_loss=loss))
     store.add(SECOND, record(3))
     assert store.last_epoch(FIRST) == LastEpoch(epoch=2, examples=96, seconds=4.0, finite=finite)
 

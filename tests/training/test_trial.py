@@ -14,6 +14,7 @@ from backbones import SMALL_TAIL, small_study
 
 from batchscope.errors import TrainingError
 from batchscope.records import BatchProgress, EpochRecord, Trial
+from batchscope.schedule import StageStart
 from batchscope.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from batchscope.training.trial import Trainer
 from tiny import TRAINING, stage, tiny_data
@@ -151,11 +152,13 @@ def test_checkpoints_are_whole_or_refused(tmp_path: Path):
     path = tmp_path / "c.npz"
     assert load_checkpoint(path) is None
     record = EpochRecord("one", 2, 4, 8, 1.5, 0.1, math.nan, 0.5, math.inf, 0.25, {"probe": 1.0})
-    state = Checkpoint("f00d", "b8-r1", record, [np.arange(3.0)], [np.array(7), np.ones((2, 2), np.float32)])
+    weights, optimizer = [np.arange(3.0)], [np.array(7), np.ones((2, 2), np.float32)]
+    starts = (StageStart(0, 0, 0.0), StageStart(1, 2, math.pi))
+    state = Checkpoint("f00d", "b8-r1", record, weights, optimizer, starts)
     save_checkpoint(state, path)
     loaded = load_checkpoint(path)
     assert loaded is not None
-    assert (loaded.study, loaded.trial) == ("f00d", "b8-r1")
+    assert (loaded.study, loaded.trial, loaded.starts) == ("f00d", "b8-r1", starts)
     assert math.isnan(loaded.record.train_loss)
     assert replace(loaded.record, train_loss=0.0) == replace(record, train_loss=0.0)
     for values, expected in ((loaded.weights, state.weights), (loaded.optimizer, state.optimizer)):

@@ -3,7 +3,7 @@
 from batchscope.analysis.analyze import analyze
 from batchscope.analysis.encode import to_dict, to_json
 from batchscope.analysis.results import Analysis, Sentence
-from batchscope.analysis.settings import Plan, RecipeFacts, Settings
+from batchscope.analysis.settings import Plan, RecipeFacts, Settings, Target
 from batchscope.analysis.source import load_source
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "RecipeFacts",
     "Sentence",
     "Settings",
+    "Target",
     "analyze",
     "load_source",
     "to_dict",

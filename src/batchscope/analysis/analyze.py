@@ -10,13 +10,15 @@ from batchscope.analysis.comparisons import compare_with_smallest, page_trend, r
 from batchscope.analysis.decomposition import decompose
 from batchscope.analysis.exchangeability import check_exchangeability
 from batchscope.analysis.facts import study_facts
-from batchscope.analysis.learning_rate import learning_rate_retuned
+from batchscope.analysis.grid import at_chosen, choose_learning_rates
+from batchscope.analysis.learning_rate import learning_rate_retuned, without_grid
 from batchscope.analysis.notes import draw_notes
 from batchscope.analysis.panel import build_panel
 from batchscope.analysis.recommendation import recommend
 from batchscope.analysis.results import Analysis
 from batchscope.analysis.settings import VALIDATION_METRICS, RecipeFacts, Settings
 from batchscope.analysis.summary import summarize
+from batchscope.analysis.targets import target_rows
 from batchscope.analysis.updates_share import updates_shares
 from batchscope.analysis.verdict import draw_verdict
 from batchscope.errors import HistoryError
@@ -30,9 +32,12 @@ def analyze(
 ) -> Analysis:
     """Analyses one study's history.
 
+    Where trials have tried several learning rates, each batch size is analysed at its own best, see
+    `batchscope.analysis.grid.choose_learning_rates`; the other trials count for that choice alone.
+
     Args:
         history: Rows of (trial, epoch) in any order, of one study and with one trial for each
-            batch size and replicate; see `batchscope.history`.
+            batch size and replicate, or for each of their learning rates; see `batchscope.history`.
         settings: Margin, confidence and the like; None for the defaults.
         recipe: What is known beyond the history; None for nothing.
 
@@ -42,17 +47,23 @@ def analyze(
 
     Raises:
         HistoryError: The history breaks its contract, has no validation metric, or holds several
-            studies or several trials for one batch size and replicate.
+            studies or several trials for one batch size, replicate and learning rate.
     """
     settings = settings or Settings()
-    panel = build_panel(check_history(history), None if recipe is None else recipe.plan)
+    history, plan = check_history(history), None if recipe is None else recipe.plan
     metric = _metric(history, settings.metric)
+    own_ends = plan is not None and plan.last_epochs is None
+    chosen = choose_learning_rates(history, metric, settings.confidence, own_ends=own_ends)
+    panel = build_panel(history if chosen is None else at_chosen(history, chosen), plan)
     quantities = (metric, "gap") if "gap" in panel.metrics else (metric,)
-    retuned = learning_rate_retuned(panel, recipe)
+    retuned = learning_rate_retuned(panel, recipe) if chosen is None else True
+    learning_rates = chosen or without_grid(retuned, recipe)
     checks, flags = check_exchangeability(panel)
     analysis = Analysis(
         facts=study_facts(panel, metric, settings, retuned),
         summary=summarize(panel, settings),
+        learning_rates=learning_rates,
+        targets=target_rows(panel, settings.confidence),
         decomposition=decompose(panel, settings.confidence),
         comparisons=tuple(
             comparison
@@ -64,7 +75,7 @@ def analyze(
         spread=replicate_spread(panel, metric),
         exchangeability=checks,
         flags=flags,
-        recommendation=recommend(panel, metric, settings, retuned=retuned),
+        recommendation=recommend(panel, metric, settings, learning_rates),
         verdict=(),
         notes=(),
     )

@@ -26,16 +26,20 @@ class Ends:
         budgets: For each stage, of what all batch sizes were given the same; None where nothing
             tells.
         planned: Whether the study told it, not the history.
+        own: (B, R) int64, each trial's own last epoch, where the length of a stage is known only when it
+            is over; -1 for trials that have not ended. `epochs` are then the largest of each batch
+            size. None where all trials of a batch size end together.
     """
 
     epochs: npt.NDArray[np.int64]
     budgets: tuple[Budget | None, ...]
     planned: bool
+    own: npt.NDArray[np.int64] | None = None
 
     @property
     def common(self) -> bool:
-        """Whether all batch sizes end at the same epoch."""
-        return bool((self.epochs == self.epochs[0]).all())
+        """Whether all trials end at the same epoch."""
+        return self.own is None and bool((self.epochs == self.epochs[0]).all())
 
 
 @dataclass(frozen=True)
@@ -61,9 +65,12 @@ def find_ends(panel: Panel, plan: Plan | None) -> Ends:
     As a rule the end is one epoch for all, the longest trial's last one: batch sizes were given
     the same number of epochs, or are about to be, and those that are not there yet have no figures
     at the end. Where a budget is in updates, batch sizes end at different epochs, and the end is
-    each batch size's own.
+    each batch size's own. Where a budget is in seconds, or until a target is reached, the end is each
+    trial's own last epoch; a batch size that never reached its target is compared at the end of its
+    most epochs, which `batchscope.analysis.targets` tells.
 
-    The plan decides, where there is one: if it ends batch sizes at different epochs, these are the
+    The plan decides, where there is one: if it does not know where trials end, those that have
+    ended tell, as soon as there is one; if it ends batch sizes at different epochs, these are the
     ends, as soon as a trial has reached its own. Without a plan the history is asked, stage by
     stage. A batch size's end of a stage is the last epoch of its longest trial, and at least half
     of its trials must end the stage there; trials that ended diverged do not count. A stage's
@@ -82,9 +89,12 @@ def find_ends(panel: Panel, plan: Plan | None) -> Ends:
         plan: What the study says; None where there is no study.
     """
     common = np.full(len(panel.batch_sizes), panel.epochs[-1])
-    if plan is not None and {int(size) for size in panel.batch_sizes} <= set(plan.last_epochs):
+    planned = None if plan is None else plan.last_epochs
+    if plan is not None and planned is None:
+        return _own_ends(panel, plan, common)
+    if plan is not None and planned is not None and {int(size) for size in panel.batch_sizes} <= set(planned):
         budgets = tuple(plan.budgets.get(name) for name in panel.stages)
-        epochs = np.array([plan.last_epochs[int(size)] for size in panel.batch_sizes], dtype=np.int64)
+        epochs = np.array([planned[int(size)] for size in panel.batch_sizes], dtype=np.int64)
         reached = (panel.recorded.any(axis=1) & (panel.epochs == epochs[:, None])).any()
         return Ends(epochs if reached and np.ptp(epochs) else common, budgets, planned=True)
     unknown = Ends(common, (None,) * len(panel.stages), planned=False)
@@ -99,6 +109,20 @@ def find_ends(panel: Panel, plan: Plan | None) -> Ends:
     own = panel.epochs[_last(np.asarray(panel.recorded.any(axis=1)))]
     own[course.sizes] = course.epochs[-1]
     return Ends(own, budgets, planned=False)
+
+
+def _own_ends(panel: Panel, plan: Plan, common: npt.NDArray[np.int64]) -> Ends:
+    names = [
+        [panel.trial_names.get((int(size), int(replicate)), "") for replicate in panel.replicates]
+        for size in panel.batch_sizes
+    ]
+    ended = np.array([[name in plan.ended for name in row] for row in names])
+    last = panel.epochs[_last(panel.recorded)]
+    if not ended.any():
+        return Ends(common, (None,) * len(panel.stages), planned=True)
+    epochs = np.where(panel.recorded.any(axis=2), last, -1).max(axis=1)
+    budgets = tuple(plan.budgets.get(name) for name in panel.stages)
+    return Ends(epochs, budgets, planned=True, own=np.where(ended, last, -1))
 
 
 def _course(panel: Panel) -> _Course | None:

@@ -25,8 +25,8 @@ class StageSpan:
         name: As in the history; empty where the history has no stage column.
         first_epoch: Smallest epoch of the stage, over all trials.
         last_epoch: Largest epoch of the stage, over all trials.
-        budget: Of what all batch sizes were given the same, ``epochs``, ``updates`` or
-            ``examples``; None where nothing tells.
+        budget: Of what all batch sizes were given the same, ``epochs``, ``updates``, ``examples`` or
+            ``seconds``; ``until`` where the stage ends at a target; None where nothing tells.
     """
 
     name: str
@@ -41,7 +41,8 @@ class End:
 
     Attributes:
         batch_size: Examples per update.
-        epoch: As `batchscope.analysis.ends.find_ends` has it.
+        epoch: As `batchscope.analysis.ends.find_ends` has it: where trials have ends of their own, the
+            last of them.
         updates: Mean over the trials that are there; NaN without one or without the column.
         examples: Likewise.
     """
@@ -93,9 +94,16 @@ class StudyFacts:
 
     @property
     def end_epoch(self) -> int | None:
-        """The epoch at which all batch sizes end; None where they end at different ones."""
+        """The epoch at which all trials end; None where they end at different ones."""
+        if self.own_ends:
+            return None
         epochs = {end.epoch for end in self.ends}
         return epochs.pop() if len(epochs) == 1 else None
+
+    @property
+    def own_ends(self) -> bool:
+        """Whether each trial has an end of its own, because training alone tells how long a stage is."""
+        return any(stage.budget in ("seconds", "until") for stage in self.stages)
 
     @property
     def end_updates(self) -> float | None:
@@ -129,11 +137,17 @@ class StudyFacts:
                 known = {getattr(end, budget) for end in self.ends if math.isfinite(getattr(end, budget))}
                 return f"{'' if len(known) == 1 else 'about '}{amount:,.0f} {budget}"
         epochs = [end.epoch for end in self.ends]
+        if self.own_ends:
+            return f"at most {max(epochs)} epochs"
         return f"epochs {min(epochs)} to {max(epochs)}"
 
     def equal_epochs(self, stage: str) -> bool:
-        """Whether a stage gives all batch sizes the same number of epochs, as far as is known."""
-        return all(span.budget in (None, "epochs") for span in self.stages if span.name == stage)
+        """Whether a stage gives all batch sizes the same number of epochs, as far as is known.
+
+        Equally many examples are as many epochs where batch sizes end together.
+        """
+        same = (None, "epochs") if self.end_epoch is None else (None, "epochs", "examples")
+        return all(span.budget in same for span in self.stages if span.name == stage)
 
     def _equal_amount(self, budget: str) -> float | None:
         if any(stage.budget != budget for stage in self.stages):

@@ -29,6 +29,7 @@ def draw_notes(analysis: Analysis, panel: Panel, settings: Settings) -> tuple[Se
         *_fallback(analysis, settings),
         *_missing_columns(analysis, panel),
         *_own_ends(analysis.facts, planned=panel.ends.planned),
+        *_not_chosen(analysis),
         *_one_replicate(analysis),
         *_unequal_replicates(analysis),
         *_diverged(panel),
@@ -82,6 +83,8 @@ def _own_ends(facts: StudyFacts, *, planned: bool) -> list[Sentence]:
     if facts.end_epoch is not None:
         return []
     epochs = [end.epoch for end in facts.ends]
+    if facts.own_ends:
+        return [_ends_of_trials(facts, epochs)]
     others = [stage for stage in facts.stages if stage.budget != "epochs"]
     if len({stage.budget for stage in facts.stages}) == 1:
         same = f"the same number of {facts.stages[0].budget}"
@@ -94,6 +97,30 @@ def _own_ends(facts: StudyFacts, *, planned: bool) -> list[Sentence]:
     if not planned:
         text += " This is read from the history, and may be chance if its trials are not finished."
     return [Sentence("own_ends", text, (("first_epoch", min(epochs)), ("last_epoch", max(epochs))))]
+
+
+def _ends_of_trials(facts: StudyFacts, epochs: Sequence[int]) -> Sentence:
+    why = {"seconds": "gives all the same training time", "until": "ends when validation reaches its target"}
+    open_ended = listed(
+        f"{stage.name} {why[stage.budget]}" for stage in facts.stages if stage.budget in ("seconds", "until")
+    )
+    text = (
+        f"Trials end at different epochs, up to {max(epochs)}, because {open_ended}. Each is compared at its "
+        "own last epoch."
+    )
+    return Sentence("own_ends", text, (("first_epoch", min(epochs)), ("last_epoch", max(epochs))))
+
+
+def _not_chosen(analysis: Analysis) -> list[Sentence]:
+    points = [point for point in analysis.learning_rates.points if not point.chosen]
+    if not points:
+        return []
+    trials = sum(point.n_trials for point in points)
+    text = (
+        f"{count(trials, 'trial')} at learning rates that were not chosen count for that choice alone; all "
+        "other figures leave them out."
+    )
+    return [Sentence("learning_rates_left_out", text, (("n_trials", trials),))]
 
 
 def _one_replicate(analysis: Analysis) -> list[Sentence]:

@@ -14,9 +14,20 @@ import pandas as pd
 from batchscope.analysis.ends import Ends, find_ends
 from batchscope.analysis.settings import Plan
 from batchscope.errors import HistoryError
-from batchscope.history import METRICS, probe_columns
+from batchscope.history import METRICS, SELECTION, probe_columns
 
-__all__ = ["COSTS", "PROBE", "Bools", "Floats", "Ints", "Panel", "StageView", "build_panel", "stage_view"]
+__all__ = [
+    "COSTS",
+    "PROBE",
+    "Bools",
+    "Floats",
+    "Ints",
+    "Panel",
+    "StageView",
+    "build_panel",
+    "check_figures",
+    "stage_view",
+]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -88,11 +99,28 @@ class Panel:
         return int(self.ends.epochs[0]) if self.ends.common else None
 
     def at_end(self, values: Floats) -> Floats:
-        """Cuts (B, R, E) values at each batch size's end: (B, R), NaN where it was not reached."""
+        """Cuts (B, R, E) values at each batch size's end: (B, R), NaN where it was not reached.
+
+        Where each trial has an end of its own, they are cut there.
+        """
+        own = self.ends.own
+        if own is not None:
+            columns = np.searchsorted(self.epochs, np.maximum(own, self.epochs[0]))
+            values_there = np.take_along_axis(values, columns[:, :, None], axis=2)[:, :, 0]
+            return np.where(own >= 0, values_there, np.nan)
         taken = values[np.arange(len(values)), :, self.end_columns]
         there = self.epochs[self.end_columns] == self.ends.epochs
         result: Floats = np.where(there[:, None], taken, np.nan)
         return result
+
+    def carried(self, values: Floats) -> Floats:
+        """(B, R, E) values of which each trial keeps its last ones where its own end is behind it."""
+        own = self.ends.own
+        if own is None:
+            return values
+        last = np.where(own >= 0, np.searchsorted(self.epochs, own), len(self.epochs) - 1)
+        columns = np.minimum(np.arange(len(self.epochs)), last[:, :, None])
+        return np.take_along_axis(values, columns, axis=2)
 
     def final(self, name: str) -> Floats:
         """One of `metrics` at each batch size's end, (B, R)."""
@@ -139,8 +167,7 @@ def build_panel(history: pd.DataFrame, plan: Plan | None = None) -> Panel:
     where = (b, r, e)
     _check_one_trial_per_cell(history)
     _check_filled(shape, len(history))
-    _check_accuracies(history)
-    _check_magnitudes(history)
+    check_figures(history)
 
     def filled(name: str) -> Floats:
         values = np.full(shape, np.nan)
@@ -180,9 +207,10 @@ def build_panel(history: pd.DataFrame, plan: Plan | None = None) -> Panel:
 def stage_view(panel: Panel, stage: int) -> StageView:
     """Cuts one stage out and lines it up from its start at each batch size.
 
-    A batch size's stage starts at the first epoch that any of its trials records in it. Updates
-    are counted from the trial's last row before that (from 0 where there is none), because
-    earlier stages gave each batch size a different number of updates to begin with.
+    A batch size's stage starts at the first epoch that any of its trials records in it; where trials
+    have ends of their own, each trial's at the first that it records itself. Updates are counted from
+    the trial's last row before that (from 0 where there is none), because earlier stages gave each
+    batch size a different number of updates to begin with.
 
     Args:
         panel: The whole history.
@@ -193,18 +221,23 @@ def stage_view(panel: Panel, stage: int) -> StageView:
     first = of_batch.argmax(axis=1)
     last = of_batch.shape[1] - 1 - of_batch[:, ::-1].argmax(axis=1)
     length = int(np.where(of_batch.any(axis=1), last - first + 1, 0).max())
+    latest = np.where(of_batch.any(axis=1), last, -1)
     columns = first[:, None] + np.arange(length)
-    within = columns <= np.where(of_batch.any(axis=1), last, -1)[:, None]
+    within = columns <= latest[:, None]
     columns = np.minimum(columns, len(panel.epochs) - 1)
-    take = np.broadcast_to(columns[:, None, :], (*inside.shape[:2], length))
-    recorded = np.take_along_axis(inside, take, axis=2) & within[:, None, :]
+    starts = np.broadcast_to(first[:, None], inside.shape[:2])
+    if panel.ends.own is not None:
+        starts = np.where(inside.any(axis=2), inside.argmax(axis=2), starts)
+    wanted = starts[:, :, None] + np.arange(length)
+    take = np.minimum(wanted, len(panel.epochs) - 1)
+    recorded = np.take_along_axis(inside, take, axis=2) & (wanted <= latest[:, None, None])
 
     def cut(values: Floats) -> Floats:
         return np.where(recorded, np.take_along_axis(values, take, axis=2), np.nan)
 
     updates = None
     if "updates" in panel.costs:
-        updates = cut(panel.costs["updates"] - _before(panel.costs["updates"], first)[:, :, None])
+        updates = cut(panel.costs["updates"] - _before(panel.costs["updates"], starts)[:, :, None])
     return StageView(
         name=panel.stages[stage],
         epochs=np.where(within, panel.epochs[columns], -1),
@@ -215,8 +248,8 @@ def stage_view(panel: Panel, stage: int) -> StageView:
 
 
 def _before(values: Floats, first: npt.NDArray[np.intp]) -> Floats:
-    """Each trial's last finite value ahead of column `first` of its batch size, (B, R); else 0."""
-    ahead = np.arange(values.shape[2]) < first[:, None, None]
+    """Each trial's last finite value ahead of its column `first`, (B, R); else 0."""
+    ahead = np.arange(values.shape[2]) < first[:, :, None]
     known = ahead & np.isfinite(values)
     position = values.shape[2] - 1 - known[:, :, ::-1].argmax(axis=2)
     taken = np.take_along_axis(values, position[:, :, None], axis=2)[:, :, 0]
@@ -241,9 +274,9 @@ def _check_one_trial_per_cell(history: pd.DataFrame) -> None:
     if twice.any():
         row = history.loc[twice, cell].iloc[0]
         raise HistoryError(
-            "each batch size and replicate must have one trial, but there are several with "
-            f"batch_size={row.batch_size}, replicate={row.replicate} (epoch {row.epoch} is there twice); "
-            "analyse one learning rate at a time"
+            "each batch size and replicate must have one trial, or each of its trials a learning rate of its "
+            f"own, but there are several with batch_size={row.batch_size}, replicate={row.replicate} (epoch "
+            f"{row.epoch} is there twice); keep one of them, or tell them apart by the column learning_rate"
         )
 
 
@@ -257,9 +290,20 @@ def _check_filled(shape: tuple[int, int, int], rows: int) -> None:
         )
 
 
-def _check_magnitudes(history: pd.DataFrame) -> None:
-    probed = [name for name in probe_columns(history) if name.startswith(PROBE)]
-    for name in (*METRICS, "learning_rate", "seconds", *probed):
+def check_figures(history: pd.DataFrame) -> None:
+    """Refuses figures that no training gives.
+
+    Raises:
+        HistoryError: An accuracy lies outside [0, 1], or float32 cannot hold a figure.
+    """
+    numeric = map(str, history.select_dtypes("number").columns)
+    measured = [name for name in numeric if name.startswith((PROBE, SELECTION))]
+    _check_accuracies(history, measured)
+    _check_magnitudes(history, measured)
+
+
+def _check_magnitudes(history: pd.DataFrame, measured: list[str]) -> None:
+    for name in (*METRICS, "learning_rate", "seconds", *measured):
         if name not in history.columns:
             continue
         values = history[name].to_numpy(dtype=np.float64)
@@ -271,9 +315,8 @@ def _check_magnitudes(history: pd.DataFrame) -> None:
             )
 
 
-def _check_accuracies(history: pd.DataFrame) -> None:
-    probed = [name for name in probe_columns(history) if name.startswith(PROBE)]
-    for name in ("train_accuracy", "val_accuracy", *probed):
+def _check_accuracies(history: pd.DataFrame, measured: list[str]) -> None:
+    for name in ("train_accuracy", "val_accuracy", *measured):
         if name not in history.columns or not name.endswith("_accuracy"):
             continue
         values = history[name].to_numpy(dtype=np.float64)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from batchscope.analysis.comparisons import paired_t
+from batchscope.analysis.learning_rates import LearningRates
 from batchscope.analysis.moments import mean_and_sd, t_half_width
 from batchscope.analysis.panel import Bools, Floats, Panel, stage_view
 from batchscope.analysis.results import Choice, Recommendation, Sentence
@@ -42,7 +43,9 @@ class _Standing:
     best: int
 
 
-def recommend(panel: Panel, quantity: str, settings: Settings, *, retuned: bool | None) -> Recommendation:
+def recommend(
+    panel: Panel, quantity: str, settings: Settings, learning_rates: LearningRates
+) -> Recommendation:
     """The cheapest batch size that ends within the margin of the best, by each cost.
 
     A batch size is eligible if it has a finite mean at the end and none of its trials
@@ -60,14 +63,14 @@ def recommend(panel: Panel, quantity: str, settings: Settings, *, retuned: bool 
     - ``interval_wider_than_margin``: the paired t-interval of an eligible batch size's difference
       to the best reaches across the margin, so that both "as good" and "worse" are open;
     - ``learning_rate_not_retuned``: it is known that all batch sizes shared one learning rate;
+    - ``learning_rate_scaled``: it is known that a rule gave each batch size its learning rate;
     - ``still_rising``: see `_rising`.
 
     Args:
         panel: The whole history.
         quantity: ``val_accuracy`` or ``val_loss``.
         settings: Margin and confidence.
-        retuned: Whether each batch size had a learning rate of its own; None if unknown, which
-            is no reason by itself.
+        learning_rates: How they came about; where that is unknown, it is no reason by itself.
     """
     standing = _standing(panel, quantity)
     reasons: list[Sentence] = []
@@ -78,8 +81,10 @@ def recommend(panel: Panel, quantity: str, settings: Settings, *, retuned: bool 
         return _recommendation(panel, quantity, settings, None, (), tuple(reasons))
     reasons += _replicates(panel, standing)
     reasons += _wide_intervals(panel, standing, quantity, settings)
-    if retuned is False and len(panel.batch_sizes) > 1:
+    if learning_rates.how == "same" and len(panel.batch_sizes) > 1:
         reasons.append(_not_retuned(panel))
+    if learning_rates.how in ("linear", "sqrt") and len(panel.batch_sizes) > 1:
+        reasons.append(_scaled(panel, learning_rates.how))
     reasons += _rising(panel, standing, quantity, settings)
     choices = _choices(panel, standing, settings.margin)
     return _recommendation(panel, quantity, settings, standing, choices, tuple(reasons))
@@ -91,7 +96,7 @@ def _sign(quantity: str) -> float:
 
 
 def _standing(panel: Panel, quantity: str) -> _Standing | None:
-    score = _sign(quantity) * panel.metrics[quantity]
+    score = panel.carried(_sign(quantity) * panel.metrics[quantity])
     _, mean, _ = mean_and_sd(score, axis=1)
     final = panel.at_end(score)
     _, final_mean, _ = mean_and_sd(final, axis=1)
@@ -139,7 +144,8 @@ def _choices(panel: Panel, standing: _Standing, margin: float) -> tuple[Choice, 
     good = standing.mean >= goal
     reached = {row: _settled(good[row, : panel.end_columns[row] + 1]) for row in rows}
     choices = []
-    for cost, values in panel.costs.items():
+    for cost, uncarried in panel.costs.items():
+        values = panel.carried(uncarried)
         spent = {row: _spent(values[row], standing.score[row], reached[row]) for row in rows}
         if not np.isfinite(list(spent.values())).all():
             continue
@@ -243,6 +249,15 @@ def _not_retuned(panel: Panel) -> Sentence:
     return Sentence("learning_rate_not_retuned", text, (("n_batch_sizes", len(panel.batch_sizes)),))
 
 
+def _scaled(panel: Panel, rule: str) -> Sentence:
+    how = "in proportion to it" if rule == "linear" else "with its square root"
+    text = (
+        f"The learning rate was scaled with the batch size by a rule ({how}) and not retuned for each of the "
+        f"{len(panel.batch_sizes)}; the rule may suit some of them better than others."
+    )
+    return Sentence("learning_rate_scaled", text, (("n_batch_sizes", len(panel.batch_sizes)),))
+
+
 def _rising(panel: Panel, standing: _Standing, quantity: str, settings: Settings) -> list[Sentence]:
     """Batch sizes whose metric is still getting better at the end.
 
@@ -250,7 +265,10 @@ def _rising(panel: Panel, standing: _Standing, quantity: str, settings: Settings
     least three epochs) says what the next as many epochs would bring at this pace. A batch size
     is still rising if that gain, as a mean over replicates, is at least the margin and the
     t-interval of the mean lies above 0; with one replicate, no interval exists and it is not judged.
+    Nor is a stage that ends at a target.
     """
+    if panel.ends.budgets[-1] == "until":
+        return []
     gains, lows, epochs = _gains(panel, quantity, settings.confidence)
     rising = np.flatnonzero(standing.eligible & (gains >= settings.margin) & (lows > 0))
     if not len(rising):

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from batchscope.analysis.estimates import Decomposition, DecompositionRow, Estimate, SummaryRow
 from batchscope.analysis.facts import End, StageSpan, StudyFacts
+from batchscope.analysis.learning_rates import LearningRatePoint, LearningRates
+from batchscope.analysis.targets import TargetRow
 from batchscope.analysis.words import Figure, Sentence
 
 __all__ = [
@@ -24,6 +26,8 @@ __all__ = [
     "Exchangeability",
     "Figure",
     "Flag",
+    "LearningRatePoint",
+    "LearningRates",
     "Recommendation",
     "Sentence",
     "Spread",
@@ -31,6 +35,7 @@ __all__ = [
     "StageSpan",
     "StudyFacts",
     "SummaryRow",
+    "TargetRow",
     "Trend",
     "UpdatesShare",
 ]
@@ -287,6 +292,8 @@ class Analysis:
         facts: What was analysed, and with which settings.
         summary: By epoch, then batch size; where batch sizes end at different epochs, the rows of
             their ends come last.
+        learning_rates: At which learning rates batch sizes were compared.
+        targets: By stage, then batch size, for stages that end at a target.
         decomposition: What the observed gap is made of, where the history has probes.
         comparisons: By quantity (the metric, then the gap), then batch size.
         trend: The metric's, then the gap's where there is one.
@@ -301,6 +308,8 @@ class Analysis:
 
     facts: StudyFacts
     summary: tuple[SummaryRow, ...]
+    learning_rates: LearningRates
+    targets: tuple[TargetRow, ...]
     decomposition: Decomposition
     comparisons: tuple[Comparison, ...]
     trend: tuple[Trend, ...]

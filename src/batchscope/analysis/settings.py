@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from batchscope.errors import HistoryError
+from batchscope.recipe import Budget
 
-__all__ = ["Budget", "Plan", "RecipeFacts", "Settings"]
+__all__ = ["Budget", "Plan", "RecipeFacts", "Settings", "Target"]
 
-Budget = Literal["epochs", "updates", "examples"]
+Rule = Literal["linear", "sqrt"]
 
 VALIDATION_METRICS = ("val_accuracy", "val_loss")
 
@@ -53,16 +54,37 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class Target:
+    """Validation that ends a stage.
+
+    Attributes:
+        metric: ``val_accuracy``, at least `value`, or ``val_loss``, at most.
+        value: In the unit of the metric.
+        epochs: The most epochs of the stage, for trials that do not get there.
+    """
+
+    metric: str
+    value: float
+    epochs: int
+
+
+@dataclass(frozen=True)
 class Plan:
     """How long a study trains.
 
     Attributes:
-        budgets: By name of the stage, of what all batch sizes are given the same.
-        last_epochs: By batch size, the epoch at which its trials end.
+        budgets: By name of the stage, of what all batch sizes are given the same; ``until`` where it
+            ends at a target.
+        last_epochs: By batch size, the epoch at which its trials end; None where that is not known
+            ahead, because a budget is in seconds or until a target.
+        targets: By name of the stage, for those that end at one.
+        ended: Names of the trials that have ended; they tell where, if `last_epochs` is None.
     """
 
     budgets: Mapping[str, Budget]
-    last_epochs: Mapping[int, int]
+    last_epochs: Mapping[int, int] | None
+    targets: Mapping[str, Target] = field(default_factory=dict)
+    ended: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -71,10 +93,12 @@ class RecipeFacts:
 
     Attributes:
         learning_rate_retuned: Whether the learning rate was tuned anew for each batch size. None
-            leaves it to the history's learning_rate column.
+            leaves it to the history's learning_rate column. A grid in the history counts above it.
+        learning_rate_rule: By which it was scaled with batch size, if it was; this is no tuning.
         plan: How long the study trains. None leaves it to the history, see
             `batchscope.analysis.ends.find_ends`.
     """
 
     learning_rate_retuned: bool | None = None
+    learning_rate_rule: Rule | None = None
     plan: Plan | None = None

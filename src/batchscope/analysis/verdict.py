@@ -8,6 +8,7 @@ from collections.abc import Callable
 from batchscope.analysis.gap_finding import decomposition_sentence, gap_finding
 from batchscope.analysis.headline import headline, headline_share, share_clause
 from batchscope.analysis.moments import t_quantile
+from batchscope.analysis.recipe_findings import learning_rate_sentences, target_sentences
 from batchscope.analysis.results import (
     Analysis,
     Choice,
@@ -45,10 +46,12 @@ def draw_verdict(analysis: Analysis) -> tuple[Sentence, ...]:
     First `batchscope.analysis.headline.headline`, and what the gap is made of where probes tell
     (`batchscope.analysis.gap_finding`), ahead of it where that is for the most part not
     generalization; then what to do (`recommended`, `cannot_tell`);
+    which batch sizes reached their target (`target_reached`, `target_missed`);
     what puts the data in doubt (`diverged`, `replicates_flagged`); what holds up statistically
     (`comparison_*`, `trend_*`); the other stages (`stage_share`); how replicates scatter
     (`spread_*`, `replicates_alike`); and how far to trust it (`few_replicates`,
-    `learning_rate_unknown`). A test counts as significant where p < 1 - confidence.
+    `learning_rate_chosen`, `learning_rate_at_edge`, `learning_rate_unknown`). A test counts as
+    significant where p < 1 - confidence.
 
     Args:
         analysis: With everything but the verdict.
@@ -56,6 +59,7 @@ def draw_verdict(analysis: Analysis) -> tuple[Sentence, ...]:
     rules: tuple[Callable[[Analysis], list[Sentence]], ...] = (
         _opening,
         _recommendation,
+        target_sentences,
         _diverged,
         _flagged,
         _comparisons,
@@ -64,7 +68,7 @@ def draw_verdict(analysis: Analysis) -> tuple[Sentence, ...]:
         _spread,
         _alike,
         _few_replicates,
-        _learning_rate,
+        learning_rate_sentences,
     )
     return tuple(sentence for rule in rules for sentence in rule(analysis))
 
@@ -328,13 +332,3 @@ def _wide(row: SummaryRow, n: int, sd: float, fewest: int, analysis: Analysis) -
         ("half_width_with_10", with_more),
     )
     return Sentence("few_replicates", text, figures)
-
-
-def _learning_rate(analysis: Analysis) -> list[Sentence]:
-    if analysis.facts.learning_rate_retuned is not None or len(analysis.facts.batch_sizes) == 1:
-        return []
-    text = (
-        "Nothing tells whether the learning rate was retuned for each batch size; if it was not, batch sizes "
-        "are compared at a learning rate that may suit some of them better."
-    )
-    return [Sentence("learning_rate_unknown", text)]

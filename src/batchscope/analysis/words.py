@@ -52,6 +52,8 @@ _NAMES = {
     "val_accuracy": "validation accuracy",
     "val_loss": "validation loss",
     "gap": "observed gap",
+    "selection_accuracy": "selection accuracy",
+    "selection_loss": "selection loss",
 }
 
 

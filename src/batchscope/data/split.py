@@ -14,7 +14,7 @@ from batchscope.data.dataset import Dataset
 from batchscope.data.problems import first_ten
 from batchscope.errors import DataError
 
-__all__ = ["Split", "split_dataset", "split_of", "stratified_subset"]
+__all__ = ["Split", "selection_rows", "split_dataset", "split_of", "stratified_subset"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +82,35 @@ def split_dataset(
     return split
 
 
+def selection_rows(
+    labels: NDArray[np.int64], validation: NDArray[np.int64], share: float, seed: int
+) -> NDArray[np.int64]:
+    """Those of the validation examples by which a learning rate is chosen, and which validate nothing else.
+
+    Args:
+        labels: Class of each example of the dataset.
+        validation: Rows of the validation part.
+        share: How much of it, above 0 and below 1.
+        seed: Of the stratified choice.
+
+    Returns:
+        Rows in ascending order; the rest of `validation` is what validates.
+
+    Raises:
+        DataError: A class has too few images to be in both.
+    """
+    try:
+        chosen, rest = train_test_split(
+            validation, train_size=share, random_state=seed, stratify=labels[validation]
+        )
+    except ValueError as error:
+        raise DataError(_too_few_to_select(labels[validation], share)) from error
+    everything = set(labels[validation])
+    if any(set(labels[part]) != everything for part in (chosen, rest)):
+        raise DataError(_too_few_to_select(labels[validation], share))
+    return np.sort(chosen)
+
+
 def stratified_subset(labels: NDArray[np.int64], limit: int, split_seed: int) -> NDArray[np.int64]:
     """Chooses examples so that each class keeps its share, as near as whole numbers allow.
 
@@ -107,11 +136,23 @@ def stratified_subset(labels: NDArray[np.int64], limit: int, split_seed: int) ->
 
 
 def _too_small(labels: NDArray[np.int64], validation_share: float) -> str:
-    found = zip(*np.unique(labels, return_counts=True), strict=True)
-    fewest = sorted(found, key=lambda pair: int(pair[1]))
-    counts = first_ten([f"{label}: {count:,}" for label, count in fewest])
     return (
         "each class must be in the training and in the validation part, but with validation_share = "
-        f"{validation_share} some class has too few examples (examples per class {counts or 'none'}); "
+        f"{validation_share} some class has too few examples (examples per class {_counts(labels)}); "
         "add examples, raise the limit or change the share"
     )
+
+
+def _too_few_to_select(labels: NDArray[np.int64], share: float) -> str:
+    return (
+        "with a grid of learning rates each class must be among the validation examples that choose and "
+        f"among those that validate, but with selection_share = {share} some class has too few (validation "
+        f"examples per class {_counts(labels)}); add examples, or change selection_share or validation_share"
+    )
+
+
+def _counts(labels: NDArray[np.int64]) -> str:
+    """Examples of each class, those of the smallest first."""
+    found = zip(*np.unique(labels, return_counts=True), strict=True)
+    fewest = sorted(found, key=lambda pair: int(pair[1]))
+    return first_ten([f"{label}: {count:,}" for label, count in fewest]) or "none"

@@ -7,12 +7,14 @@ from functools import partial
 
 import pandas as pd
 
+from batchscope.analysis.grid import at_chosen
 from batchscope.analysis.results import Analysis, StudyFacts
 from batchscope.report.by_batch_size import by_batch_size_figure, by_batch_size_info
 from batchscope.report.curves import accuracy_or_loss, measures
 from batchscope.report.figure import Figure
 from batchscope.report.gap import gap_figure, gap_info
 from batchscope.report.lag import lag_figure, lag_info
+from batchscope.report.learning_rates import learning_rates_figure, learning_rates_info
 from batchscope.report.means import means_figure, means_info
 from batchscope.report.replicates import replicates_figure, replicates_info
 from batchscope.report.spread import spread_figure, spread_info
@@ -22,7 +24,7 @@ from batchscope.report.updates import updates_figure, updates_info
 
 __all__ = ["all_figures", "history_figures"]
 
-_LABELS = "EFGHI"
+_LABELS = "EFGHIJ"
 
 
 def history_figures(history: pd.DataFrame, facts: StudyFacts | None = None) -> tuple[Figure, ...]:
@@ -32,7 +34,8 @@ def history_figures(history: pd.DataFrame, facts: StudyFacts | None = None) -> t
     where the history has no accuracy.
 
     Args:
-        history: In standard form, see `batchscope.history.check_history`.
+        history: In standard form, see `batchscope.history.check_history`; of one learning rate for each
+            batch size.
         facts: Of its analysis; without, batch sizes are compared at the last epoch that all reached.
     """
     main = accuracy_or_loss(history)
@@ -50,17 +53,19 @@ def all_figures(history: pd.DataFrame, analysis: Analysis | None) -> tuple[Figur
     A figure whose columns the history lacks is left out; the analysis' notes tell what is missing.
     Those after D are labelled in their order, so that no letter is left out.
     """
-    found = list(history_figures(history, None if analysis is None else analysis.facts))
     if analysis is None:
-        return tuple(found)
+        return history_figures(history)
+    history = at_chosen(history, analysis.learning_rates)
+    found = list(history_figures(history, analysis.facts))
     updates, gap = updates_info(history, analysis), gap_info(analysis)
     terms, lag = terms_info(analysis), lag_info(history, analysis)
-    spread = spread_info(analysis)
+    spread, rates = spread_info(analysis), learning_rates_info(analysis)
     made: list[Callable[[str], Figure]] = []
     made += [partial(updates_figure, updates)] if updates is not None else []
     made += [partial(gap_figure, gap)] if gap is not None else []
     made += [partial(terms_figure, terms)] if terms is not None else []
     made += [partial(lag_figure, lag)] if lag is not None else []
     made += [partial(spread_figure, spread)] if spread is not None else []
+    made += [partial(learning_rates_figure, rates)] if rates is not None else []
     found += [figure(label) for figure, label in zip(made, _LABELS, strict=False)]
     return tuple(found)

@@ -79,7 +79,7 @@ def means_info(history: pd.DataFrame, measure: Measure, facts: StudyFacts | None
     part = PARTS[1] if (points["part"] == PARTS[1]).any() else PARTS[0]
     grouped = points.groupby(["batch_size", "part", "epoch"], sort=True)["value"]
     means = grouped.agg(value="mean", replicates="count").reset_index()
-    at_end = end.of(means[means["part"] == part]).dropna(subset="value")
+    at_end = end.of(points[points["part"] == part]).groupby("batch_size")["value"].mean().dropna()
     drawn, thinned = thin_epochs(means, len(sizes) * means["part"].nunique())
     return MeansInfo(
         measure=measure,
@@ -87,10 +87,7 @@ def means_info(history: pd.DataFrame, measure: Measure, facts: StudyFacts | None
         points=drawn,
         starts=stage_starts(history),
         end=end,
-        ends=tuple(
-            Level(int(size), float(value))
-            for size, value in zip(at_end["batch_size"], at_end["value"], strict=True)
-        ),
+        ends=tuple(Level(int(size), float(value)) for size, value in zip(at_end.index, at_end, strict=True)),
         part=part,
         notes=tuple(note for note in (diverged_note(points), thinned) if note),
     )

@@ -20,13 +20,23 @@ class Moment:
     Attributes:
         epochs: By batch size.
         when: In words, for example ``epoch 20`` or ``each batch size's end, 5,000 updates``.
+        own_ends: Whether it is each trial's own last epoch, of which `epochs` are the latest.
     """
 
     epochs: Mapping[int, int]
     when: str
+    own_ends: bool = False
 
     def of(self, points: pd.DataFrame) -> pd.DataFrame:
-        """The rows at this moment of a table with columns ``batch_size`` and ``epoch``."""
+        """The rows at this moment of a table with columns ``batch_size``, ``replicate`` and ``epoch``.
+
+        Where trials have ends of their own, their rows bear the latest of their batch size. Simplified:
+        trials that are not finished count with their last epoch.
+        """
+        if self.own_ends:
+            last = points.groupby(["batch_size", "replicate"])["epoch"].transform("max")
+            there = points[points["epoch"] == last]
+            return there.assign(epoch=there["batch_size"].map(self.epochs))
         return points[points["epoch"] == points["batch_size"].map(self.epochs)]
 
 
@@ -42,13 +52,19 @@ def end_moment(history: pd.DataFrame, facts: StudyFacts | None) -> Moment:
         every batch size has reached.
     """
     if facts is not None and facts.end_epoch is None:
-        return Moment({end.batch_size: end.epoch for end in facts.ends}, facts.when_short)
+        epochs = {end.batch_size: end.epoch for end in facts.ends}
+        return Moment(epochs, facts.when_short, own_ends=facts.own_ends)
     return _at(history, last_common_epoch(history))
 
 
 def late_moments(history: pd.DataFrame, facts: StudyFacts | None) -> tuple[Moment, ...]:
-    """The first epoch recorded from three quarters of the way on, and the end; one if they are the same."""
+    """The first epoch recorded from three quarters of the way on, and the end.
+
+    The end alone if they are the same, or if trials have ends of their own.
+    """
     end = end_moment(history, facts)
+    if end.own_ends:
+        return (end,)
     if facts is None or facts.end_epoch is not None:
         epoch = next(iter(end.epochs.values()))
         late = _at(history, int(history.loc[history["epoch"] >= 0.75 * epoch, "epoch"].min()))

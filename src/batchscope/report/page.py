@@ -127,6 +127,12 @@ def _summary_line(analysis: Analysis) -> str:
         count(facts.n_trials, "trial"),
         count(facts.last_epoch, "epoch") if facts.end_epoch is not None else facts.end_amount,
     ]
+    how = {
+        "linear": "learning rate in proportion to batch size",
+        "sqrt": "learning rate with the root of batch size",
+        "grid": "each batch size at its best learning rate",
+    }
+    parts += [how[found] for found in [analysis.learning_rates.how] if found in how]
     return " \u00b7 ".join(parts)
 
 

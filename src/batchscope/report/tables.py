@@ -3,63 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from batchscope.analysis.estimates import TERMS
 from batchscope.analysis.gap_finding import inference_sentence
 from batchscope.analysis.results import Analysis, DecompositionRow, Estimate, StudyFacts, UpdatesShare
 from batchscope.analysis.words import minus, number, of_quantity, p_value, percent, quantity_name
+from batchscope.report.recipe_tables import learning_rate_table, target_table
+from batchscope.report.table import (
+    NOTHING,
+    Cell,
+    Table,
+    estimate_cell,
+    figure_cell,
+    lost,
+    range_text,
+    whole_cell,
+)
 from batchscope.report.words import figure_text
 
 __all__ = ["Cell", "Table", "analysis_tables", "summary_of"]
 
 TERM_HEADS = ("Averaging", "Augmentation", "BatchNorm", "Generalization")
-NOTHING = "\u2013"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell.
-
-    Attributes:
-        text: What is read.
-        value: What is sorted by where it is a number; None sorts as text.
-        detail: Stands below in small print, in lines: standard deviation, interval.
-    """
-
-    text: str
-    value: float | None = None
-    detail: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """One table.
-
-    Attributes:
-        key: Stable name.
-        title: Heads it.
-        note: What a reader must know to read it.
-        columns: Their heads.
-        rows: As many cells each as there are columns.
-    """
-
-    key: str
-    title: str
-    note: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-
-    def numeric(self, column: int) -> bool:
-        """Whether a column holds numbers, which are set flush right."""
-        return any(row[column].value is not None for row in self.rows)
 
 
 def analysis_tables(analysis: Analysis) -> tuple[Table, ...]:
     """All tables of an analysis that have rows, in the order of reading."""
     tables = (
         summary_of(analysis),
+        target_table(analysis),
+        learning_rate_table(analysis),
         _decomposition(analysis),
         _comparisons(analysis),
         _trend(analysis),
@@ -99,14 +72,14 @@ def summary_of(analysis: Analysis) -> Table:
         columns=("Epoch", "Batch size", "Replicates", *(quantity_name(name).capitalize() for name in names)),
         rows=tuple(
             (
-                replace(_whole(row.epoch), detail="end" if own_ends and row in analysis.final else ""),
-                _whole(row.batch_size),
+                replace(whole_cell(row.epoch), detail="end" if own_ends and row in analysis.final else ""),
+                whole_cell(row.batch_size),
                 Cell(
                     str(row.n_trials - row.n_diverged - row.n_missing),
                     float(row.n_trials - row.n_diverged - row.n_missing),
-                    _lost(row.n_diverged, row.n_missing),
+                    lost(row.n_diverged, row.n_missing),
                 ),
-                *(_estimate(getattr(row, name)) for name in names),
+                *(estimate_cell(getattr(row, name)) for name in names),
             )
             for row in analysis.summary
         ),
@@ -127,8 +100,8 @@ def _decomposition(analysis: Analysis) -> Table:
         rows=tuple(
             (
                 Cell(row.stage),
-                _whole(row.epoch),
-                replace(_whole(row.batch_size), detail=f"n = {row.observed.n}"),
+                whole_cell(row.epoch),
+                replace(whole_cell(row.batch_size), detail=f"n = {row.observed.n}"),
                 _give_or_take(row.observed),
                 *(_term(row, name) for name in TERMS),
                 Cell("") if row.lag_mean is None else _give_or_take(row.lag_mean),
@@ -164,10 +137,10 @@ def _comparisons(analysis: Analysis) -> Table:
         rows=tuple(
             (
                 Cell(quantity_name(row.quantity)),
-                _whole(row.batch_size),
-                _whole(row.reference),
-                _whole(row.n_pairs),
-                Cell(_signed(row.difference), _known(row.difference), _range(row.low, row.high)),
+                whole_cell(row.batch_size),
+                whole_cell(row.reference),
+                whole_cell(row.n_pairs),
+                Cell(_signed(row.difference), _known(row.difference), range_text(row.low, row.high)),
                 _p(row.p),
                 _p(row.p_holm),
                 Cell(row.reason or ""),
@@ -188,8 +161,8 @@ def _trend(analysis: Analysis) -> Table:
             (
                 Cell(quantity_name(row.quantity)),
                 Cell(row.direction),
-                _whole(row.n_replicates),
-                _figure(row.statistic, of_quantity),
+                whole_cell(row.n_replicates),
+                figure_cell(row.statistic, of_quantity),
                 _p(row.p),
                 Cell(row.reason or (row.method or "")),
             )
@@ -220,8 +193,8 @@ def _updates_share(analysis: Analysis) -> Table:
                 Cell(row.stage or "all epochs"),
                 _share(row.share, row.low, row.high),
                 _share(row.share_alike, row.low_alike, row.high_alike),
-                _figure(row.variance_at_matched_epochs, _short),
-                _figure(row.variance_at_matched_updates, _short),
+                figure_cell(row.variance_at_matched_epochs, _short),
+                figure_cell(row.variance_at_matched_updates, _short),
                 Cell(_share_remark(row, analysis.facts)),
             )
             for row in analysis.updates_share
@@ -254,7 +227,7 @@ def _spread(analysis: Analysis) -> Table:
         note=f"Standard deviation of {quantity_name(spread.quantity)} at {analysis.facts.when}.",
         columns=("Batch size", "Replicates", "Standard deviation"),
         rows=tuple(
-            (_whole(row.batch_size), _whole(row.n), _figure(row.sd, lambda sd: number(sd, 4)))
+            (whole_cell(row.batch_size), whole_cell(row.n), figure_cell(row.sd, lambda sd: number(sd, 4)))
             for row in spread.rows
         ),
     )
@@ -271,12 +244,14 @@ def _flags(analysis: Analysis) -> Table:
         rows=tuple(
             (
                 Cell(row.stage),
-                _whole(row.batch_size),
-                _whole(row.replicate),
-                replace(_figure(row.value, number), detail=f"epochs\n{row.first_epoch} to {row.last_epoch}"),
-                _figure(row.others, number),
+                whole_cell(row.batch_size),
+                whole_cell(row.replicate),
                 replace(
-                    _figure(row.score, lambda score: number(score, 1)),
+                    figure_cell(row.value, number), detail=f"epochs\n{row.first_epoch} to {row.last_epoch}"
+                ),
+                figure_cell(row.others, number),
+                replace(
+                    figure_cell(row.score, lambda score: number(score, 1)),
                     detail=f"threshold {number(row.threshold, 1)}",
                 ),
             )
@@ -295,9 +270,9 @@ def _exchangeability(analysis: Analysis) -> Table:
             (
                 Cell(row.stage or "all epochs"),
                 Cell(quantity_name(row.quantity) if row.quantity else NOTHING),
-                _whole(row.n_tested),
-                _whole(row.n_left_out),
-                _whole(row.n_flagged),
+                whole_cell(row.n_tested),
+                whole_cell(row.n_left_out),
+                whole_cell(row.n_flagged),
                 Cell(row.reason or ""),
             )
             for row in analysis.exchangeability
@@ -317,35 +292,14 @@ def _choices(analysis: Analysis) -> Table:
         rows=tuple(
             (
                 Cell(row.cost),
-                _whole(row.batch_size),
-                _figure(row.spent, of_quantity),
-                _whole(row.epoch),
-                _figure(row.best_spent, of_quantity),
+                whole_cell(row.batch_size),
+                figure_cell(row.spent, of_quantity),
+                whole_cell(row.epoch),
+                figure_cell(row.best_spent, of_quantity),
             )
             for row in found.choices
         ),
     )
-
-
-def _estimate(found: Estimate | None) -> Cell:
-    if found is None or not math.isfinite(found.mean):
-        return Cell(NOTHING)
-    if not math.isfinite(found.sd):
-        return Cell(number(found.mean), found.mean, "no interval from one replicate")
-    return Cell(
-        number(found.mean),
-        found.mean,
-        f"sd {number(found.sd)}\n{_range(found.low, found.high)}",
-    )
-
-
-def _lost(diverged: int, missing: int) -> str:
-    parts: Sequence[tuple[int, str]] = ((diverged, "diverged"), (missing, "not there yet"))
-    return ", ".join(f"{count} {word}" for count, word in parts if count)
-
-
-def _range(low: float, high: float) -> str:
-    return f"{number(low)} to {number(high)}" if math.isfinite(low) else ""
 
 
 def _signed(value: float) -> str:
@@ -356,16 +310,8 @@ def _short(value: float) -> str:
     return minus(f"{value:.2g}")
 
 
-def _whole(value: int) -> Cell:
-    return Cell(f"{value:,}", float(value))
-
-
-def _figure(value: float, write: Callable[[float], str]) -> Cell:
-    return Cell(write(value), value) if math.isfinite(value) else Cell(NOTHING)
-
-
 def _p(value: float) -> Cell:
-    return _figure(value, lambda p: p_value(p).removeprefix("p = ").removeprefix("p "))
+    return figure_cell(value, lambda p: p_value(p).removeprefix("p = ").removeprefix("p "))
 
 
 def _known(value: float) -> float | None:

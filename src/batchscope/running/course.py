@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import heapq
+import math
 import time
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from batchscope.records import BatchProgress, EpochRecord, Trial
 
-__all__ = ["Course", "time_left"]
+__all__ = ["Course", "Unit", "time_left"]
+
+Unit = Literal["examples", "epochs"]
+"""What the work that is left is counted in."""
 
 
 def time_left(running: Sequence[float], waiting: Sequence[float], pace: float) -> float:
@@ -33,11 +38,13 @@ class Course:
     then. Simplified: all images are taken to cost the same, whatever their stage.
 
     Args:
-        left: Images that each trial has still to present, in the order in which they begin.
+        left: What each trial has still to do, or the most of it, in the order in which they begin; NaN
+            where nothing is known ahead, and then no time left is told either.
+        unit: Of `left`.
     """
 
-    def __init__(self, left: Mapping[Trial, float]) -> None:
-        self._left = dict(left)
+    def __init__(self, left: Mapping[Trial, float], unit: Unit = "examples") -> None:
+        self._left, self._unit = dict(left), unit
         self._counts: dict[Trial, tuple[int, float]] = {}
         self._under_way: dict[Trial, BatchProgress | None] = {}
         self._done = 0.0
@@ -57,12 +64,13 @@ class Course:
         """Images and seconds of training that a record adds to its trial."""
         examples, seconds = self._counts[trial]
         if record.examples <= examples:  # the trial's checkpoint is lost, and it begins anew
-            self._left[trial] += examples
+            self._left[trial] += examples if self._unit == "examples" else 0
             examples, seconds = 0, 0.0
         added = record.examples - examples
+        work = added if self._unit == "examples" else 1
         self._counts[trial] = (record.examples, record.seconds)
-        self._left[trial] -= added
-        self._done += added
+        self._left[trial] -= work
+        self._done += work
         self._under_way[trial] = None
         return added, record.seconds - seconds
 
@@ -73,10 +81,10 @@ class Course:
         self._under_way.pop(trial)
 
     def seconds_left(self) -> float | None:
-        """Seconds left; None before there is a pace to go by."""
+        """Seconds left; None before there is a pace to go by, and where what is left is not known."""
         self._note_time()
         done = self._done + sum(self._shown(trial) for trial in self._under_way)
-        if done <= 0 or self._busy <= 0 or not self._under_way:
+        if done <= 0 or self._busy <= 0 or not self._under_way or any(map(math.isnan, self._left.values())):
             return None
         running = [max(self._left[trial] - self._shown(trial), 0.0) for trial in self._under_way]
         waiting = [images for trial, images in self._left.items() if trial not in self._under_way]

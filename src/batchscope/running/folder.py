@@ -10,11 +10,11 @@ from pathlib import Path
 
 from batchscope.errors import RunFolderError, StudyError
 from batchscope.loading import difference, dump_study, parse_study, read_toml
+from batchscope.own_study import AnyStudy
 from batchscope.records import Trial
 from batchscope.replacing import replacing
 from batchscope.running.lock import sole_writer
 from batchscope.running.store import Store
-from batchscope.spec import Study
 
 __all__ = ["RunFolder"]
 
@@ -68,13 +68,18 @@ class RunFolder:
         """State of a trial while it is unfinished."""
         return self.checkpoints / f"{trial.name}.npz"
 
+    def trial_folder(self, trial: Trial) -> Path:
+        """Where code of one's own keeps a trial's state while it is unfinished."""
+        return self.checkpoints / trial.name
+
     def forget(self, trial: Trial) -> None:
         """Deletes the state of a finished trial; where the file system will not, it harms nothing."""
         with suppress(OSError):
             self.checkpoint(trial).unlink()
+        shutil.rmtree(self.trial_folder(trial), ignore_errors=True)
 
     @contextmanager
-    def claim(self, study: Study) -> Iterator[Store]:
+    def claim(self, study: AnyStudy) -> Iterator[Store]:
         """Opens the folder for a study, new or begun before, and keeps other processes out of it.
 
         Raises:
@@ -85,12 +90,12 @@ class RunFolder:
         self._admit(study)
         with sole_writer(self.path / "running.lock"):
             self._admit(study)  # again: another run may have stored epochs before the lock was free
-            if difference(self.study(), study):
+            if self.study() != study and not self._holds_results():
                 self._begin_again(study)
             with Store(self.database, create=True) as store:
                 yield store
 
-    def _admit(self, study: Study) -> None:
+    def _admit(self, study: AnyStudy) -> None:
         if self.study_file.is_file():
             changes = difference(self.study(), study)
             if changes and self._holds_results():
@@ -102,7 +107,7 @@ class RunFolder:
         else:
             self._begin(study)
 
-    def study(self) -> Study:
+    def study(self) -> AnyStudy:
         """The study that the folder holds.
 
         Raises:
@@ -130,7 +135,7 @@ class RunFolder:
         with Store(self.database) as store:
             return any(status.epochs for status in store.trials())
 
-    def _begin_again(self, study: Study) -> None:
+    def _begin_again(self, study: AnyStudy) -> None:
         """Puts another study in the place of one that never stored an epoch.
 
         The other's checkpoints go with it: an epoch may be in one that never reached the store.
@@ -147,7 +152,7 @@ class RunFolder:
             ) from error
         self._write(study)
 
-    def _begin(self, study: Study) -> None:
+    def _begin(self, study: AnyStudy) -> None:
         partial = self.study_file.with_suffix(".partial")
         try:
             if self.path.exists() and any(entry != partial for entry in self.path.iterdir()):
@@ -160,7 +165,7 @@ class RunFolder:
             raise RunFolderError(f"{self.path}: must be a folder that can be written: {error}") from error
         self._write(study)
 
-    def _write(self, study: Study) -> None:
+    def _write(self, study: AnyStudy) -> None:
         partial = self.study_file.with_suffix(".partial")
         try:
             with replacing(self.study_file, partial) as file:

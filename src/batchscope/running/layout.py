@@ -45,11 +45,12 @@ class WorkLeft:
 
     Attributes:
         trials: Trials that have not finished.
-        examples: Images that these have still to present.
+        examples: Images that these have still to present; NaN where that is not known ahead, and then
+            nothing is measured.
     """
 
     trials: int
-    examples: int
+    examples: float
 
 
 @dataclass(frozen=True)

@@ -7,18 +7,20 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from batchscope.errors import TrainingError
+from batchscope.errors import HistoryError, TrainingError
 from batchscope.records import BatchProgress, EpochRecord, Trial
 from batchscope.running.layout import Layout, fastest
 from batchscope.running.measuring import measure
 from batchscope.running.messages import (
+    AnySetUp,
     BatchDone,
+    Discarded,
     EpochDone,
     Fatal,
     Message,
     Ready,
+    Refused,
     RunTrial,
-    SetUp,
     Stored,
     TrialEnded,
 )
@@ -49,13 +51,20 @@ class Sink(Protocol):
         """An epoch got further."""
 
     def epoch(self, trial: Trial, record: EpochRecord) -> None:
-        """An epoch ended; when this returns, its record is safe."""
+        """An epoch ended; when this returns, its record is safe.
+
+        Raises:
+            HistoryError: The record does not go with those that are stored.
+        """
+
+    def discarded(self, trial: Trial, epoch: int) -> None:
+        """The trial's code has begun anew, and its stored records from this epoch on are replaced."""
 
     def ended(self, trial: Trial, error: str | None) -> None:
         """A trial is over; `error` is the traceback of a failed one."""
 
 
-def execute(set_up: SetUp, jobs: Sequence[Job], sink: Sink, logs: Path, layouts: Sequence[Layout]) -> None:
+def execute(set_up: AnySetUp, jobs: Sequence[Job], sink: Sink, logs: Path, layouts: Sequence[Layout]) -> None:
     """Carries out jobs, each in one of the worker processes, until none is left.
 
     A job that fails, or whose worker dies, is told to the sink and the others go on. A worker that
@@ -128,8 +137,17 @@ class _Execution:
             case BatchDone(progress):
                 self._sink.batch(worker.trial, progress)
             case EpochDone(record):
-                self._sink.epoch(worker.trial, record)
+                worker.tell(self._stored(worker.trial, record))
+            case Discarded(epoch):
+                self._sink.discarded(worker.trial, epoch)
                 worker.tell(Stored())
+
+    def _stored(self, trial: Trial, record: EpochRecord) -> Stored | Refused:
+        try:
+            self._sink.epoch(trial, record)
+        except HistoryError as error:
+            return Refused(str(error))
+        return Stored()
 
     def _bury(self, worker: Worker) -> None:
         """Tells of the trial that a worker died at, and puts another in its place."""
@@ -157,4 +175,4 @@ class _Execution:
             return
         worker.job = self._waiting.popleft()
         self._sink.started(worker.trial)
-        worker.tell(RunTrial(worker.trial, worker.job.checkpoint, worker.job.stored_epochs))
+        worker.tell(RunTrial(worker.trial, worker.job.checkpoint, worker.job.stored))

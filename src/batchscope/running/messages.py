@@ -6,21 +6,31 @@ import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
+from batchscope.own_study import CommandStudy, FunctionStudy
 from batchscope.records import BatchProgress, EpochRecord, Trial
 from batchscope.spec import Study
+
+if TYPE_CHECKING:
+    from batchscope.own.function import PackedFunction
 
 __all__ = [
     "SOURCE_FACTS",
     "STAGE_FACT",
+    "AnyOwnSetUp",
+    "AnySetUp",
     "BatchDone",
+    "CommandSetUp",
+    "Discarded",
     "EpochDone",
     "Fatal",
+    "FunctionSetUp",
     "Measure",
     "Measured",
     "Message",
     "Ready",
+    "Refused",
     "RunTrial",
     "SetUp",
     "Stored",
@@ -37,7 +47,7 @@ SOURCE_FACTS = ("network sha256", "weights sha256")
 
 @dataclass(frozen=True)
 class SetUp:
-    """To a worker, first: what it will work on.
+    """To a worker, first: what it will train with Keras.
 
     Attributes:
         study: The recipe.
@@ -53,6 +63,36 @@ class SetUp:
 
 
 @dataclass(frozen=True)
+class FunctionSetUp:
+    """To a worker, first: the function that it will call.
+
+    Attributes:
+        study: What it is called for.
+        function: The function.
+    """
+
+    study: FunctionStudy
+    function: PackedFunction
+
+
+@dataclass(frozen=True)
+class CommandSetUp:
+    """To a worker, first: the command that it will run.
+
+    Attributes:
+        study: The command, and what it is run for.
+        logs: Folder for what it prints.
+    """
+
+    study: CommandStudy
+    logs: Path
+
+
+AnyOwnSetUp = FunctionSetUp | CommandSetUp
+AnySetUp = SetUp | AnyOwnSetUp
+
+
+@dataclass(frozen=True)
 class Measure:
     """To a worker: train for so many seconds, keep nothing of it, and say how fast that was."""
 
@@ -61,16 +101,38 @@ class Measure:
 
 @dataclass(frozen=True)
 class RunTrial:
-    """To a worker: carry out this trial, going on from its checkpoint."""
+    """To a worker: carry out this trial, going on from where it stands.
+
+    Attributes:
+        trial: The trial.
+        checkpoint: Holds its state: a file, or a folder where the training is somebody's own.
+        stored: The records that are stored already.
+    """
 
     trial: Trial
     checkpoint: Path
-    stored_epochs: int
+    stored: tuple[EpochRecord, ...] = ()
+
+    @property
+    def stored_epochs(self) -> int:
+        """How many these are."""
+        return len(self.stored)
 
 
 @dataclass(frozen=True)
 class Stored:
     """To a worker: the record is safe, go on to the next epoch."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """To a worker: the record cannot be stored.
+
+    Attributes:
+        reason: Why.
+    """
+
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -100,9 +162,16 @@ class BatchDone:
 
 @dataclass(frozen=True)
 class EpochDone:
-    """From a worker: a record to store; it waits for `Stored`."""
+    """From a worker: a record to store; it waits for `Stored` or `Refused`."""
 
     record: EpochRecord
+
+
+@dataclass(frozen=True)
+class Discarded:
+    """From a worker: the trial's stored records from this epoch on are no more; it waits for `Stored`."""
+
+    epoch: int
 
 
 @dataclass(frozen=True)
@@ -127,7 +196,9 @@ class Fatal:
     error: Exception
 
 
-Message = SetUp | Measure | RunTrial | Stored | Ready | Measured | BatchDone | EpochDone | TrialEnded | Fatal
+ToWorker = AnySetUp | Measure | RunTrial | Stored | Refused
+FromWorker = Ready | Measured | BatchDone | EpochDone | Discarded | TrialEnded | Fatal
+Message = ToWorker | FromWorker
 
 
 def send(stream: BinaryIO, message: Message) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from batchscope.errors import DataError
+from batchscope.own_study import AnyStudy
 from batchscope.records import Trial
 from batchscope.schedule import schedule
 from batchscope.spec import Study
@@ -10,16 +14,18 @@ from batchscope.spec import Study
 __all__ = ["check_sizes", "examples_per_trial", "plan_trials"]
 
 
-def plan_trials(study: Study) -> list[Trial]:
+def plan_trials(study: AnyStudy) -> list[Trial]:
     """Lists the trials, replicate by replicate.
 
-    A study that is stopped half way so holds every batch size as often as any other. Within a
-    replicate the small batch sizes, which take longest, come first.
+    A study that is stopped half way so holds every batch size, and every learning rate of a grid, as
+    often as any other. Within a replicate the small batch sizes, which take longest, come first.
     """
+    grid: Sequence[float | None] = study.grid or [None]
     return [
-        Trial(batch_size=batch_size, replicate=replicate)
+        Trial(batch_size=batch_size, replicate=replicate, learning_rate=learning_rate)
         for replicate in range(1, study.replicates + 1)
         for batch_size in sorted(study.batch_sizes)
+        for learning_rate in grid
     ]
 
 
@@ -47,13 +53,20 @@ def check_sizes(study: Study, training: int, validation: int) -> None:
         )
 
 
-def examples_per_trial(study: Study, training: int) -> dict[int, int]:
+def examples_per_trial(study: Study, training: int) -> dict[int, float]:
     """Images that a whole trial presents, by batch size.
+
+    A stage until a target counts with the most that it may present. NaN where a budget is in seconds:
+    nothing is known ahead then.
 
     Args:
         study: The study.
         training: Number of training images.
     """
     return {
-        size: sum(stage.examples for stage in schedule(study, size, training)) for size in study.batch_sizes
+        size: sum(
+            math.nan if stage.examples is None else stage.examples
+            for stage in schedule(study, size, training)
+        )
+        for size in study.batch_sizes
     }

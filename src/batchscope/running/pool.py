@@ -16,9 +16,9 @@ from typing import BinaryIO, Self, cast
 
 from batchscope.errors import TrainingError
 from batchscope.masking import masked
-from batchscope.records import Trial
+from batchscope.records import EpochRecord, Trial
 from batchscope.running.machine import thread_settings
-from batchscope.running.messages import Message, SetUp, receive, send
+from batchscope.running.messages import AnySetUp, Message, SetUp, receive, send
 from batchscope.running.stopping import held
 
 __all__ = ["Job", "Pool", "Worker"]
@@ -36,22 +36,26 @@ class Job:
 
     Attributes:
         trial: The trial.
-        checkpoint: File that holds its state.
-        stored_epochs: Epochs that are stored already.
+        checkpoint: Holds its state: a file, or a folder where the training is somebody's own.
+        stored: Its records that are stored already.
     """
 
     trial: Trial
     checkpoint: Path
-    stored_epochs: int
+    stored: tuple[EpochRecord, ...] = ()
 
 
 @dataclass(eq=False)
 class Worker:
-    """A worker process, the job it is at, and what was wrong with the last it wrote."""
+    """A worker process, the job it is at, and what was wrong with the last it wrote.
+
+    One that leads a process group is ended with all that it has started.
+    """
 
     process: subprocess.Popen[bytes]
     log: Path
     inbox: queue.SimpleQueue[Heard]
+    leads_group: bool = False
     job: Job | None = None
     fault: str = ""
     reader: threading.Thread = field(init=False)
@@ -68,7 +72,19 @@ class Worker:
         except Exception as error:  # noqa: BLE001  # what is cut off or no message may break pickle in any way
             self.fault = f"; the last it wrote is no whole message: {error}"
             self.process.kill()
+        if self.leads_group:
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(_GRACE_SECONDS)
+            self.kill()
         self.inbox.put((self, None))
+
+    def kill(self) -> None:
+        """Ends it at once, and what it has left behind where it is gone already."""
+        if not self.leads_group:
+            self.process.kill()
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
 
     @property
     def trial(self) -> Trial:
@@ -107,7 +123,7 @@ class Pool:
         logs: Folder for what they print.
     """
 
-    def __init__(self, set_up: SetUp, logs: Path) -> None:
+    def __init__(self, set_up: AnySetUp, logs: Path) -> None:
         self._set_up, self._logs = set_up, logs
         self._workers: list[Worker] = []
         self._started = 0
@@ -131,6 +147,7 @@ class Pool:
     def _start(self, threads: int) -> Worker:
         self._started += 1
         log = self._logs / f"worker-{self._started}.log"
+        own_code = not isinstance(self._set_up, SetUp)  # which may start processes of its own
         try:
             self._logs.mkdir(parents=True, exist_ok=True)
             with log.open("wb") as sink:
@@ -140,10 +157,11 @@ class Pool:
                     stdout=subprocess.PIPE,
                     stderr=sink,
                     env={**os.environ, "PYTHONUNBUFFERED": "1", **thread_settings(threads)},
+                    process_group=0 if own_code else None,
                 )
         except OSError as error:
             raise TrainingError(f"a worker with its log {log} must be startable, but: {error}") from error
-        worker = Worker(process, log, self._inbox)
+        worker = Worker(process, log, self._inbox, own_code)
         self._workers.append(worker)
         worker.tell(self._set_up)
         return worker
@@ -160,7 +178,7 @@ class Pool:
         """Ends workers at once, and waits until they are gone."""
         ending = list(workers)
         for worker in ending:
-            worker.process.kill()
+            worker.kill()
         for worker in ending:
             # One that the kernel does not let go of must not hide why the run ends.
             with suppress(subprocess.TimeoutExpired):

@@ -12,9 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from batchscope.records import BatchProgress, EpochRecord, Trial, TrialState
-from batchscope.running.course import Course
+from batchscope.running.course import Course, Unit
 
-__all__ = ["LinePrinter", "LiveDisplay", "Silent", "Watcher"]
+__all__ = ["LinePrinter", "LiveDisplay", "Silent", "Unit", "Watcher"]
 
 
 class Watcher(Protocol):
@@ -29,8 +29,10 @@ class Watcher(Protocol):
     def note(self, text: str) -> None:
         """Something worth telling that belongs to no trial."""
 
-    def plan(self, trials: Sequence[Trial], done: int, left: Mapping[Trial, int]) -> None:
-        """All trials, how many were done before, and the images that each of the others has to present."""
+    def plan(
+        self, trials: Sequence[Trial], done: int, left: Mapping[Trial, float], unit: Unit = "examples"
+    ) -> None:
+        """All trials, how many were done before, and what each of the others has to do, in this unit."""
 
     def started(self, trial: Trial, examples: int, seconds: float) -> None:
         """A trial begins, or goes on after so many images and seconds of training."""
@@ -57,7 +59,9 @@ class Silent:
     def note(self, text: str) -> None:
         """Ignored."""
 
-    def plan(self, trials: Sequence[Trial], done: int, left: Mapping[Trial, int]) -> None:
+    def plan(
+        self, trials: Sequence[Trial], done: int, left: Mapping[Trial, float], unit: Unit = "examples"
+    ) -> None:
         """Ignored."""
 
     def started(self, trial: Trial, examples: int, seconds: float) -> None:
@@ -89,10 +93,12 @@ class LinePrinter(Silent):
         """Printed as it is."""
         self._line(text)
 
-    def plan(self, trials: Sequence[Trial], done: int, left: Mapping[Trial, int]) -> None:
+    def plan(
+        self, trials: Sequence[Trial], done: int, left: Mapping[Trial, float], unit: Unit = "examples"
+    ) -> None:
         """Tells how much there is to do."""
         self._total, self._done = len(trials), done
-        self._course = Course(left)
+        self._course = Course(left, unit)
         self._line(f"{len(trials)} trials, {done} done before")
 
     def started(self, trial: Trial, examples: int, seconds: float) -> None:
@@ -107,9 +113,7 @@ class LinePrinter(Silent):
         """Tells the epoch's figures."""
         examples, seconds = self._course.epoch(trial, record)
         self._line(
-            f"{trial.name} epoch {record.epoch} {record.stage}: "
-            f"accuracy {record.train_accuracy:.4f} val {record.val_accuracy:.4f}, "
-            f"loss {record.train_loss:.4f} val {record.val_loss:.4f}, "
+            f"{trial.name} epoch {record.epoch} {record.stage}: {_told(record)}"
             f"{_rate(examples, seconds)}, {_duration(self._course.seconds_left())} left"
         )
 
@@ -158,9 +162,11 @@ class LiveDisplay(Silent):
         """Printed above the display."""
         self._console.print(text, highlight=False, markup=False)
 
-    def plan(self, trials: Sequence[Trial], done: int, left: Mapping[Trial, int]) -> None:
+    def plan(
+        self, trials: Sequence[Trial], done: int, left: Mapping[Trial, float], unit: Unit = "examples"
+    ) -> None:
         """Sets the bar."""
-        self._course = Course(left)
+        self._course = Course(left, unit)
         self._trials.update(self._task, total=len(trials), completed=done)
 
     def started(self, trial: Trial, examples: int, seconds: float) -> None:
@@ -181,7 +187,8 @@ class LiveDisplay(Silent):
     def epoch(self, trial: Trial, record: EpochRecord) -> None:
         """Counts the epoch's images."""
         self._course.epoch(trial, record)
-        self._show(trial, f"{record.stage}  epoch {record.epoch}  val {record.val_accuracy:.4f}")
+        score = record.metrics.get("val_accuracy", record.val_loss)
+        self._show(trial, f"{record.stage}  epoch {record.epoch}  val {score:.4f}")
 
     def ended(self, trial: Trial, state: TrialState, error: str | None) -> None:
         """Moves the bar and takes the trial's line away; one that did not complete is told above."""
@@ -203,6 +210,19 @@ class LiveDisplay(Silent):
 
     def _render(self) -> Group:
         return Group(self._trials, *(self._running.values() or [Text("setting up")]))
+
+
+def _told(record: EpochRecord) -> str:
+    """Accuracy and loss in training and validation, as far as they were told."""
+    parts = []
+    for kind in ("accuracy", "loss"):
+        told = [
+            f"{prefix}{record.metrics[name]:.4f}"
+            for name, prefix in ((f"train_{kind}", ""), (f"val_{kind}", "val "))
+            if name in record.metrics
+        ]
+        parts += [f"{kind} {' '.join(told)}, "] if told else []
+    return "".join(parts)
 
 
 def _rate(examples: int, seconds: float) -> str:

@@ -84,6 +84,16 @@ class Recorder:
         self.store.add(trial, record)
         self.watcher.epoch(trial, record)
 
+    def discarded(self, trial: Trial, epoch: int) -> None:
+        """The trial's code has begun anew."""
+        last = self.store.last_epoch(trial)
+        self.store.discard(trial, epoch)
+        epochs = f"epochs {epoch} to {last.epoch if last else epoch}"
+        self.watcher.note(
+            f"{trial.name} began anew, with other figures than before: {epochs} are discarded and replaced"
+        )
+        self.store.update_session(self.session, {f"discarded of {trial.name}": epochs})
+
     def ended(self, trial: Trial, error: str | None) -> None:
         """A trial is over."""
         error = None if error is None else masked(error)  # the screen is told the same as the store

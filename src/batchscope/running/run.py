@@ -9,18 +9,30 @@ from pathlib import Path
 
 import numpy as np
 
-from batchscope.data import Dataset, Split, TrainingData, encoded_png, load_dataset, sample_rows, split_of
+from batchscope.data import (
+    Dataset,
+    Split,
+    TrainingData,
+    encoded_png,
+    load_dataset,
+    sample_rows,
+    selection_rows,
+    split_of,
+)
 from batchscope.errors import RunFolderError
+from batchscope.own.function import PackedFunction
+from batchscope.own_study import AnyStudy
 from batchscope.records import Trial
 from batchscope.running.features import FeatureCleaner, delete_features, room_for_features
 from batchscope.running.folder import RunFolder
 from batchscope.running.layout import WorkLeft, choose
 from batchscope.running.local import Job, execute
 from batchscope.running.machine import look_around
-from batchscope.running.messages import SetUp
+from batchscope.running.messages import AnyOwnSetUp, AnySetUp, SetUp
 from batchscope.running.options import RunOptions
+from batchscope.running.own_runs import begin, change_of_source, own_set_up
 from batchscope.running.plan import check_sizes, examples_per_trial, plan_trials
-from batchscope.running.progress import Watcher
+from batchscope.running.progress import Unit, Watcher
 from batchscope.running.provenance import now, surroundings
 from batchscope.running.recorder import Recorder, threads_before
 from batchscope.running.store import DataSummary, SampleImage, Store, TrialStatus
@@ -30,15 +42,20 @@ __all__ = ["run_study"]
 
 
 def run_study(
-    study: Study, folder: Path, watcher: Watcher, options: RunOptions | None = None
+    study: AnyStudy,
+    folder: Path,
+    watcher: Watcher,
+    options: RunOptions | None = None,
+    function: PackedFunction | None = None,
 ) -> list[TrialStatus]:
     """Carries out what is left to do of a study, in a folder of its own.
 
     Args:
-        study: The study; its data source must be given.
+        study: The study; one of Keras must have its data source.
         folder: The run's folder, new or holding the same study.
         watcher: Told of everything.
         options: How the machine is used; by default the run chooses.
+        function: Of a study of a function, the function.
 
     Returns:
         How each trial ended. A failed one has kept its traceback and is tried again next time.
@@ -47,20 +64,15 @@ def run_study(
         BatchscopeError: Nothing can be run at all.
     """
     place = RunFolder(folder)
+    own = None if isinstance(study, Study) else own_set_up(study, place, function)
     with place.claim(study) as store, watcher:
         statuses = store.trials()
         if statuses and all(status.state.is_finished() for status in statuses):
             watcher.plan([status.trial for status in statuses], len(statuses), {})
         else:
             with _session(store) as session:
-                watcher.note(f"reading the data of {study.data.source}")
-                split = _prepare_data(study, place, store, watcher)
-                store.plan(plan_trials(study))
-                left = _examples_left(study, store, len(split.training))
-                trials = [status.trial for status in store.trials()]
-                watcher.plan(trials, len(trials) - len(left), left)
-                training = _Training(study, place, store, watcher, session)
-                training.carry_out(left, options or RunOptions())
+                training = _Training(study, place, store, watcher, session, own)
+                training.carry_out(training.begin(), options or RunOptions())
         statuses = store.trials()
         _delete_what_is_done(place, statuses)
         return statuses
@@ -96,17 +108,45 @@ def _delete_what_is_done(place: RunFolder, statuses: Sequence[TrialStatus]) -> N
 
 @dataclass(frozen=True)
 class _Training:
-    """What the trials of one session have in common."""
+    """What the trials of one session have in common.
 
-    study: Study
+    `own` is what workers are told first where the training is somebody's own.
+    """
+
+    study: AnyStudy
     place: RunFolder
     store: Store
     watcher: Watcher
     session: int
+    own: AnyOwnSetUp | None
 
-    def carry_out(self, left: Mapping[Trial, int], options: RunOptions) -> None:
-        """Trains the trials that are left, given the images that each has to present."""
-        work = WorkLeft(len(left), sum(left.values()))
+    def begin(self) -> Mapping[Trial, float]:
+        """Plans the trials, and what is to be ready before they start.
+
+        Returns:
+            What each unfinished trial has still to do: examples, or of somebody's own code epochs.
+        """
+        if isinstance(self.study, Study):
+            self.watcher.note(f"reading the data of {self.study.data.source}")
+            split = _prepare_data(self.study, self.place, self.store, self.watcher)
+            self.store.plan(plan_trials(self.study))
+            left: Mapping[Trial, float] = _examples_left(self.study, self.store, len(split.training))
+        else:
+            left = begin(self.study, self.store)
+            if changed := change_of_source(self.study, self.place):
+                self.watcher.note(changed)
+        trials = [status.trial for status in self.store.trials()]
+        self.watcher.plan(trials, len(trials) - len(left), left, self._unit)
+        return left
+
+    @property
+    def _unit(self) -> Unit:
+        return "examples" if isinstance(self.study, Study) else "epochs"
+
+    def carry_out(self, left: Mapping[Trial, float], options: RunOptions) -> None:
+        """Trains the trials that are left, given what each has still to do."""
+        # Somebody's own code is not measured, for it cannot be asked to keep nothing of what it does.
+        work = WorkLeft(len(left), sum(left.values()) if isinstance(self.study, Study) else 0)
         choice = choose(look_around(), work, options.workers, threads_before(self.store))
         if len(choice.layouts) > 1:
             self.watcher.note(f"measuring what is fastest: {', '.join(map(str, choice.layouts))}")
@@ -119,12 +159,19 @@ class _Training:
             )
         cleaner = FeatureCleaner(self.place.features, left)
         recorder = Recorder(self.store, self.place, self.watcher, self.session, cleaner, choice.reason)
-        set_up = SetUp(self.study, self.place.cache, self.place.features, room)
-        execute(set_up, self._jobs(), recorder, self.place.logs, choice.layouts)
+        execute(self._set_up(room), self._jobs(), recorder, self.place.logs, choice.layouts)
+
+    def _set_up(self, room: int) -> AnySetUp:
+        if isinstance(self.study, Study):
+            return SetUp(self.study, self.place.cache, self.place.features, room)
+        if self.own is None:
+            raise TypeError("a study of somebody's own code must have its set-up")
+        return self.own
 
     def _jobs(self) -> list[Job]:
+        keep = self.place.checkpoint if isinstance(self.study, Study) else self.place.trial_folder
         return [
-            Job(status.trial, self.place.checkpoint(status.trial), status.epochs)
+            Job(status.trial, keep(status.trial), self.store.records(status.trial))
             for status in self.store.trials()
             if not status.state.is_finished()
         ]
@@ -134,7 +181,7 @@ def _prepare_data(study: Study, place: RunFolder, store: Store, watcher: Watcher
     """Reads the examples, makes sure that they are those the run began with, and caches them."""
     dataset = load_dataset(study.data, study.model.image_size, study.model.interpolation)
     split = split_of(dataset, study.data.validation_share, study.data.split_seed)
-    check_sizes(study, len(split.training), len(split.validation))
+    check_sizes(study, len(split.training), _validating(study, dataset, split))
     fingerprint, known = dataset.fingerprint(), store.data()
     if known is not None and known[0].fingerprint != fingerprint:
         raise RunFolderError(
@@ -152,6 +199,16 @@ def _prepare_data(study: Study, place: RunFolder, store: Store, watcher: Watcher
     except OSError as error:
         raise RunFolderError(f"{place.cache}: the data must find room here, but: {error}") from error
     return split
+
+
+def _validating(study: Study, dataset: Dataset, split: Split) -> int:
+    """Examples that validation rests on: with a grid of learning rates, those that do not choose one."""
+    if study.grid is None:
+        return len(split.validation)
+    choosing = selection_rows(
+        dataset.labels, split.validation, study.data.selection_share, study.data.split_seed
+    )
+    return len(split.validation) - len(choosing)
 
 
 def _summary(dataset: Dataset, split: Split, fingerprint: str) -> DataSummary:
@@ -177,8 +234,8 @@ def _samples(dataset: Dataset, split: Split) -> list[SampleImage]:
     ]
 
 
-def _examples_left(study: Study, store: Store, training: int) -> dict[Trial, int]:
-    """Images that each trial has still to present, of those that have not finished."""
+def _examples_left(study: Study, store: Store, training: int) -> dict[Trial, float]:
+    """Examples that each trial has still to present, of those that have not finished, as far as known."""
     per_trial = examples_per_trial(study, training)
     left = {}
     for status in store.trials():

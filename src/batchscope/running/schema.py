@@ -22,7 +22,29 @@ APPLICATION_ID = 0x62736370
 
 Step = Callable[[sqlite3.Connection], None]
 
-_STEPS: tuple[Step, ...] = ()
+
+def _to_2(db: sqlite3.Connection) -> None:
+    """Trials get the learning rate of a grid, and may have one batch size and replicate in common.
+
+    The table is dropped and made again, not renamed, so that what refers to it stays as it is.
+    """
+    db.execute("CREATE TEMPORARY TABLE kept AS SELECT * FROM trial")
+    db.execute("DROP TABLE trial")
+    db.execute("""CREATE TABLE trial (
+    name TEXT PRIMARY KEY,
+    position INTEGER NOT NULL,
+    batch_size INTEGER NOT NULL,
+    replicate INTEGER NOT NULL,
+    learning_rate REAL,
+    state TEXT NOT NULL,
+    error TEXT,
+    UNIQUE (batch_size, replicate, learning_rate)
+) STRICT""")
+    db.execute("INSERT INTO trial SELECT name, position, batch_size, replicate, NULL, state, error FROM kept")
+    db.execute("DROP TABLE kept")
+
+
+_STEPS: tuple[Step, ...] = (_to_2,)
 """The first takes a database from version 1 to 2, and so on; `_TABLES` are those after the last.
 
 A step is called within a transaction and must not end it, as ``executescript`` would. It may
@@ -41,9 +63,10 @@ CREATE TABLE trial (
     position INTEGER NOT NULL,
     batch_size INTEGER NOT NULL,
     replicate INTEGER NOT NULL,
+    learning_rate REAL,
     state TEXT NOT NULL,
     error TEXT,
-    UNIQUE (batch_size, replicate)
+    UNIQUE (batch_size, replicate, learning_rate)
 ) STRICT;
 CREATE TABLE epoch (
     trial TEXT NOT NULL REFERENCES trial (name),

@@ -12,18 +12,23 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from batchscope.errors import RunFolderError
-from batchscope.history import COLUMNS, check_history
+from batchscope.errors import HistoryError, RunFolderError
+from batchscope.history import COLUMNS, GRID, METRICS, check_history
 from batchscope.masking import masked
 from batchscope.records import EpochRecord, Trial, TrialState
 from batchscope.running.entries import DataSummary, LastEpoch, SampleImage, TrialStatus
 from batchscope.running.schema import SCHEMA_VERSION, open_for_reading, open_for_writing, transaction
 
 __all__ = ["SCHEMA_VERSION", "DataSummary", "LastEpoch", "SampleImage", "Store", "TrialStatus"]
+
+
+_NO_RATE = 0.0
+"""Stands in the table where the run's records tell no learning rate, and is never read."""
 
 
 class Store:
@@ -60,22 +65,29 @@ class Store:
     def plan(self, trials: Sequence[Trial]) -> None:
         """Adds the trials that are not there yet, waiting, in this order."""
         rows = [
-            (trial.name, position, trial.batch_size, trial.replicate, TrialState.WAITING)
+            (
+                trial.name,
+                position,
+                trial.batch_size,
+                trial.replicate,
+                trial.learning_rate,
+                TrialState.WAITING,
+            )
             for position, trial in enumerate(trials)
         ]
         with self._writing():
-            self._db.executemany("INSERT OR IGNORE INTO trial VALUES (?, ?, ?, ?, ?, NULL)", rows)
+            self._db.executemany("INSERT OR IGNORE INTO trial VALUES (?, ?, ?, ?, ?, ?, NULL)", rows)
 
     def trials(self) -> list[TrialStatus]:
         """All trials in the order of the plan."""
         with self._translated():
             rows = self._db.execute(
-                "SELECT batch_size, replicate, state, error, "
+                "SELECT batch_size, replicate, learning_rate, state, error, "
                 "(SELECT count(*) FROM epoch WHERE trial = name) FROM trial ORDER BY position"
             )
             return [
-                TrialStatus(Trial(batch_size, replicate), TrialState(state), epochs, error)
-                for batch_size, replicate, state, error, epochs in rows
+                TrialStatus(Trial(batch_size, replicate, rate), TrialState(state), epochs, error)
+                for batch_size, replicate, rate, state, error, epochs in rows
             ]
 
     def set_state(self, trial: Trial, state: TrialState, error: str | None = None) -> None:
@@ -86,8 +98,17 @@ class Store:
             )
 
     def add(self, trial: Trial, record: EpochRecord) -> None:
-        """Stores an epoch's record with its probes; one that is there already is replaced."""
+        """Stores an epoch's record with its probes as the trial's last.
+
+        One that is there already is replaced, and those of later epochs are deleted: the trial began
+        anew, and where seconds decide it may end earlier than before.
+
+        Raises:
+            HistoryError: It leaves out other figures than the records that are stored do.
+        """
         with self._writing():
+            self._agree_on(record.unreported)
+            self._db.execute("DELETE FROM epoch WHERE trial = ? AND epoch > ?", (trial.name, record.epoch))
             self._db.execute(
                 "INSERT OR REPLACE INTO epoch VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
@@ -97,7 +118,7 @@ class Store:
                     record.updates,
                     record.examples,
                     record.seconds,
-                    record.learning_rate,
+                    _NO_RATE if "learning_rate" in record.unreported else record.learning_rate,
                     record.train_loss,
                     record.train_accuracy,
                     record.val_loss,
@@ -109,6 +130,27 @@ class Store:
                 [(trial.name, record.epoch, name, value) for name, value in record.probes.items()],
             )
 
+    def discard(self, trial: Trial, epoch: int) -> None:
+        """Deletes a trial's records from an epoch on."""
+        with self._writing():
+            self._db.execute("DELETE FROM epoch WHERE trial = ? AND epoch >= ?", (trial.name, epoch))
+
+    def records(self, trial: Trial) -> tuple[EpochRecord, ...]:
+        """A trial's records in the order of their epochs, as they were added."""
+        with self._translated():
+            probes: dict[int, dict[str, float]] = {}
+            for epoch, name, value in self._db.execute(
+                "SELECT epoch, name, value FROM probe WHERE trial = ?", (trial.name,)
+            ):
+                probes.setdefault(epoch, {})[name] = math.nan if value is None else value
+            unreported = self._unreported() or ()
+            rows = self._db.execute(
+                "SELECT stage, epoch, updates, examples, seconds, learning_rate, train_loss, train_accuracy, "
+                "val_loss, val_accuracy FROM epoch WHERE trial = ? ORDER BY epoch",
+                (trial.name,),
+            ).fetchall()
+        return tuple(_record(row, probes.get(row[1], {}), unreported) for row in rows)
+
     def history(self, study: str) -> pd.DataFrame:
         """The history of all trials, finished or not.
 
@@ -118,39 +160,75 @@ class Store:
             study: The study's name, for its column.
 
         Returns:
-            Columns `COLUMNS` and one for each probe; no rows where nothing is stored yet.
+            Columns `COLUMNS`, but for those that are not reported in this run, `GRID` where trials have
+            a learning rate of a grid, and one for each
+            probe; no rows where nothing is stored yet.
         """
         with self._translated():
             self._db.execute("BEGIN")  # so that rows and probes are those of one moment
             try:
                 table = pd.read_sql_query(
-                    "SELECT epoch.*, batch_size, replicate FROM epoch JOIN trial ON trial.name = epoch.trial",
+                    "SELECT epoch.*, batch_size, replicate, trial.learning_rate AS of_grid "
+                    "FROM epoch JOIN trial ON trial.name = epoch.trial",
                     self._db,
                 )
                 probes = pd.read_sql_query("SELECT * FROM probe", self._db, dtype={"value": np.float64})
+                unreported = self._unreported() or ()
             finally:
                 self._db.execute("COMMIT")
         table["study"] = study
+        of_grid = table.pop("of_grid").astype(np.float64)
+        if of_grid.notna().any():
+            table[GRID] = of_grid
         if not probes.empty:
             wide = probes.pivot_table(
                 index=["trial", "epoch"], columns="name", values="value", sort=False, dropna=False
             )
             table = table.merge(wide.reset_index(), on=["trial", "epoch"], how="left")
-        return table[list(COLUMNS)] if table.empty else check_history(table)
+        if table.empty:
+            return table[list(COLUMNS)]
+        return check_history(table.drop(columns=list(unreported)))
 
     def last_epoch(self, trial: Trial) -> LastEpoch | None:
         """Where a trial's stored history ends; None where nothing is stored."""
         with self._translated():
             row = self._db.execute(
-                "SELECT epoch, examples, seconds, train_loss, val_loss FROM epoch WHERE trial = ? "
+                f"SELECT epoch, examples, seconds, {', '.join(METRICS)} FROM epoch WHERE trial = ? "  # noqa: S608
                 "ORDER BY epoch DESC LIMIT 1",
                 (trial.name,),
             ).fetchone()
+            unreported = self._unreported() or ()
         if row is None:
             return None
-        epoch, examples, seconds, *losses = row
-        finite = all(loss is not None and math.isfinite(loss) for loss in losses)
+        epoch, examples, seconds, *metrics = row
+        told = [value for name, value in zip(METRICS, metrics, strict=True) if name not in unreported]
+        finite = all(value is not None and math.isfinite(value) for value in told)
         return LastEpoch(epoch, examples, seconds, finite)
+
+    def _unreported(self) -> tuple[str, ...] | None:
+        """Figures that this run's records leave out; None where no record is stored that tells."""
+        if self._db.execute("SELECT 1 FROM epoch LIMIT 1").fetchone() is None:
+            return None
+        kept = self._db.execute("SELECT value FROM fact WHERE name = 'unreported'").fetchone()
+        left_out = [] if kept is None else json.loads(kept[0])
+        return tuple(name for name in (*METRICS, "learning_rate") if name in left_out)
+
+    def _agree_on(self, unreported: tuple[str, ...]) -> None:
+        """Lets the first record decide which figures this run has, for NaN is to mean divergence."""
+        known = self._unreported()
+        if known is None:
+            self._db.execute("DELETE FROM fact WHERE name = 'unreported'")
+            if unreported:
+                self._db.execute("INSERT INTO fact VALUES ('unreported', ?)", (json.dumps(unreported),))
+        elif set(known) != set(unreported):
+            told = [
+                ", ".join(name for name in (*METRICS, "learning_rate") if name not in left_out)
+                for left_out in (known, unreported)
+            ]
+            raise HistoryError(
+                f"every epoch of a run must report the same figures: the first had {told[0]}, but this one "
+                f"has {told[1]}; give others names of their own"
+            )
 
     def start_session(self, started: str, facts: Mapping[str, str]) -> int:
         """Notes that a process began to write, with what it knows of its surroundings, secrets masked."""
@@ -223,6 +301,23 @@ class Store:
             RecursionError,  # of JSON that is nested too deeply
         ) as error:
             raise RunFolderError(f"{self._path}: cannot be used as a run's database: {error}") from error
+
+
+def _record(row: Sequence[Any], probes: Mapping[str, float], unreported: tuple[str, ...]) -> EpochRecord:
+    """From a row of stage, epoch, counts, learning rate and metrics; NULL stands for NaN."""
+    stage, epoch, updates, examples, seconds, *figures = row
+    rate, *metrics = (math.nan if figure is None else figure for figure in figures)
+    return EpochRecord(
+        stage=stage,
+        epoch=epoch,
+        updates=updates,
+        examples=examples,
+        seconds=seconds,
+        learning_rate=math.nan if "learning_rate" in unreported else rate,
+        **dict(zip(METRICS, metrics, strict=True)),
+        probes=probes,
+        unreported=unreported,
+    )
 
 
 def _encoded(facts: Mapping[str, str]) -> str:

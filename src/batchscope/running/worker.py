@@ -15,19 +15,19 @@ import queue
 import signal
 import sys
 import threading
-import time
 import traceback
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, BinaryIO
+from collections.abc import Mapping
+from functools import partial
+from typing import BinaryIO
 
 from batchscope.errors import BatchscopeError, TrainingError
 from batchscope.masking import masked
-from batchscope.records import BatchProgress
 from batchscope.running.messages import (
     STAGE_FACT,
-    BatchDone,
-    EpochDone,
+    AnySetUp,
+    CommandSetUp,
     Fatal,
+    FunctionSetUp,
     Measure,
     Measured,
     Message,
@@ -38,13 +38,10 @@ from batchscope.running.messages import (
     receive,
     send,
 )
-
-if TYPE_CHECKING:
-    from batchscope.training.trial import Trainer
+from batchscope.running.recipes import KerasRecipe, Line, Recipe, command_recipe, function_recipe
 
 __all__ = ["leave_signals_to_the_run", "main"]
 
-_PROGRESS_SECONDS = 0.25
 _BACKENDS = ("tensorflow", "jax", "torch")
 
 
@@ -55,10 +52,10 @@ def main() -> None:
     inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(inbox,), daemon=True).start()
     set_up = inbox.get()
-    if not isinstance(set_up, SetUp):
+    if not isinstance(set_up, AnySetUp):
         raise TypeError(f"a worker must be set up first, but got {set_up!r}")
     try:
-        trainer, facts = _prepare(set_up)
+        recipe, facts = _prepare(set_up)
     except BatchscopeError as error:  # any worker would refuse it
         send(outbox, Fatal(error))
         return
@@ -67,12 +64,13 @@ def main() -> None:
         sys.stderr.flush()
         os._exit(1)
     send(outbox, Ready(facts))
+    line = Line(partial(send, outbox), inbox.get)
     while True:
         command = inbox.get()
         if isinstance(command, RunTrial):
-            send(outbox, _run_trial(trainer, command, outbox, inbox.get))
+            line.say(_run_trial(recipe, command, line))
         elif isinstance(command, Measure):
-            send(outbox, _measure(trainer, command.seconds))
+            line.say(_measure(recipe, command.seconds))
 
 
 def leave_signals_to_the_run() -> None:
@@ -86,8 +84,13 @@ def leave_signals_to_the_run() -> None:
 
 
 def _take_over_stdout() -> BinaryIO:
-    """Keeps the pipe for messages; whatever libraries print goes where errors go, to the log."""
+    """Keeps the pipe for messages; whatever libraries print goes where errors go, to the log.
+
+    A process that is forked from this one does not keep it open: the run is to notice when this one ends.
+    """
     outbox = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=partial(os.close, outbox.fileno()))
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return outbox
 
@@ -97,10 +100,23 @@ def _listen(inbox: queue.SimpleQueue[Message]) -> None:
         while (message := receive(sys.stdin.buffer)) is not None:
             inbox.put(message)
     finally:
-        os._exit(0)  # the run is gone: nobody would store what is trained from here on
+        # The run is gone: nobody would store what is trained from here on.
+        if hasattr(os, "getpgrp") and os.getpgrp() == os.getpid():
+            os.killpg(0, signal.SIGKILL)
+        os._exit(0)
 
 
-def _prepare(set_up: SetUp) -> tuple[Trainer, Mapping[str, str]]:
+def _prepare(set_up: AnySetUp) -> tuple[Recipe, Mapping[str, str]]:
+    match set_up:
+        case FunctionSetUp():
+            return function_recipe(set_up), {"python": platform.python_version()}
+        case CommandSetUp():
+            return command_recipe(set_up), {}
+        case SetUp():
+            return _prepare_keras(set_up)
+
+
+def _prepare_keras(set_up: SetUp) -> tuple[KerasRecipe, Mapping[str, str]]:
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     if backend not in _BACKENDS or importlib.util.find_spec(backend) is None:
         extra = backend if backend in _BACKENDS else "tensorflow"
@@ -130,42 +146,23 @@ def _prepare(set_up: SetUp) -> tuple[Trainer, Mapping[str, str]]:
         facts["network sha256"] = sha256
     store = FeatureStore(set_up.cache, set_up.cache_limit)
     trainer = Trainer(set_up.study, TrainingData.load(set_up.data), store)
-    return trainer, facts | {f"{STAGE_FACT}{name}": path for name, path in trainer.paths.items()}
+    paths = {f"{STAGE_FACT}{name}": path for name, path in trainer.paths.items()}
+    return KerasRecipe(trainer), facts | paths
 
 
-def _measure(trainer: Trainer, seconds: float) -> Measured | Fatal:
+def _measure(recipe: Recipe, seconds: float) -> Measured | Fatal:
     try:
-        return Measured(trainer.measure(seconds))
+        return Measured(recipe.measure(seconds))
     except Exception:  # noqa: BLE001  # the run tells it
         return Fatal(TrainingError(f"training could not be measured:\n{traceback.format_exc()}"))
 
 
-def _run_trial(
-    trainer: Trainer, command: RunTrial, outbox: BinaryIO, acknowledged: Callable[[], Message]
-) -> TrialEnded:
+def _run_trial(recipe: Recipe, command: RunTrial, line: Line) -> TrialEnded:
     try:
-        for record in trainer.run(
-            command.trial, command.checkpoint, command.stored_epochs, _throttled(outbox)
-        ):
-            send(outbox, EpochDone(record))
-            acknowledged()
-    except Exception:  # noqa: BLE001  # one bad trial stops nobody
+        recipe.carry_out(command, line)
+    except (Exception, SystemExit):  # noqa: BLE001  # one bad trial stops nobody
         return TrialEnded(traceback.format_exc())
     return TrialEnded()
-
-
-def _throttled(outbox: BinaryIO) -> Callable[[BatchProgress], None]:
-    """Sends progress a few times a second at most."""
-    sent = 0.0
-
-    def on_batch(progress: BatchProgress) -> None:
-        nonlocal sent
-        now = time.monotonic()
-        if now - sent >= _PROGRESS_SECONDS:
-            sent = now
-            send(outbox, BatchDone(progress))
-
-    return on_batch
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from typing import Any
 
 from batchscope.errors import Problem, StudyError
 from batchscope.loading import apply_changes, parse_study, read_toml
-from batchscope.spec import Study, is_path
+from batchscope.own_study import AnyStudy
+from batchscope.spec import is_path
 
 __all__ = ["built_in_studies", "expanded", "load_study", "study_text"]
 
@@ -41,7 +42,7 @@ def study_text(name: str) -> str:
         raise StudyError(name, [Problem("", rule)]) from error
 
 
-def load_study(name: str, changes: Iterable[tuple[str, Any]] = ()) -> Study:
+def load_study(name: str, changes: Iterable[tuple[str, Any]] = ()) -> AnyStudy:
     """Loads a study by built-in name or path, changed as asked, and validates it.
 
     Relative paths inside a study file are taken from that file's folder.

@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 from batchscope.errors import TrainingError
 from batchscope.records import EpochRecord
 from batchscope.replacing import replacing
+from batchscope.schedule import StageStart
 
 __all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
 
 Arrays = Sequence[NDArray[np.generic]]
 
 _RECORD = pydantic.TypeAdapter(EpochRecord)
+_STARTS = pydantic.TypeAdapter(tuple[StageStart, ...])
 # All that zipfile, zlib, NumPy's reading of headers, and JSON raise at damaged or hostile bytes.
 _DAMAGES = (
     *(OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError),
@@ -43,6 +45,7 @@ class Checkpoint:
         record: The epoch's figures.
         weights: Values of the network's variables, seeds of random layers among them.
         optimizer: Values of the stage's optimizer's variables.
+        starts: Where each stage began, as far as stages have begun.
     """
 
     study: str
@@ -50,6 +53,7 @@ class Checkpoint:
     record: EpochRecord
     weights: Arrays
     optimizer: Arrays
+    starts: tuple[StageStart, ...]
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
@@ -65,6 +69,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         "study": checkpoint.study,
         "trial": checkpoint.trial,
         "record": _record_to_json(checkpoint.record),
+        "starts": [asdict(start) for start in checkpoint.starts],
     }
     try:
         with replacing(path, path.with_name(f"{path.name}.partial")) as file:
@@ -92,6 +97,7 @@ def load_checkpoint(path: Path) -> Checkpoint | None:
                 record=_RECORD.validate_json(json.dumps(meta["record"]), strict=True),
                 weights=_group(file, "weights"),
                 optimizer=_group(file, "optimizer"),
+                starts=_STARTS.validate_json(json.dumps(meta.get("starts", [])), strict=True),
             )
     except FileNotFoundError:
         return None

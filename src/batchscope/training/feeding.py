@@ -35,6 +35,7 @@ class Examples:
         feed: Source of the examples.
         training: Rows of those for training.
         validation: Rows of those for validation.
+        selection: Rows of those by which a learning rate is chosen; none without a grid.
         probed: Positions in `training` of those that probes look at.
         seed: The study's seed.
     """
@@ -42,6 +43,7 @@ class Examples:
     feed: Feed
     training: Rows
     validation: Rows
+    selection: Rows
     probed: Rows
     seed: int
 
@@ -79,6 +81,9 @@ class Feeding(Protocol):
     def validation(self, replicate: int) -> Source:
         """The validation images."""
 
+    def selection(self, replicate: int) -> Source:
+        """The images by which a learning rate is chosen."""
+
 
 @dataclass(frozen=True, eq=False)
 class ImageFeeding:
@@ -104,6 +109,10 @@ class ImageFeeding:
         """The validation images."""
         return self.examples.clean(self.examples.validation)
 
+    def selection(self, replicate: int) -> Source:  # noqa: ARG002  # the same in all
+        """The images by which a learning rate is chosen."""
+        return self.examples.clean(self.examples.selection)
+
 
 @dataclass(frozen=True, eq=False)
 class ReadyFeeding:
@@ -114,8 +123,8 @@ class ReadyFeeding:
         stage: The stage.
         prefix: That part.
         store: Where features are kept.
-        kept: What the store has room for: ``training``, ``probed``, ``validation``, and the epochs
-            whose views are kept.
+        kept: What the store has room for: ``training``, ``probed``, ``validation``, ``selection``, and
+            the epochs whose views are kept.
         pretrained: Whether that part has the same weights in all replicates.
     """
 
@@ -142,6 +151,10 @@ class ReadyFeeding:
     def validation(self, replicate: int) -> Source:
         """The validation images."""
         return self._source("validation", replicate, self.examples.clean(self.examples.validation))
+
+    def selection(self, replicate: int) -> Source:
+        """The images by which a learning rate is chosen."""
+        return self._source("selection", replicate, self.examples.clean(self.examples.selection))
 
     def _source(self, what: str | int, replicate: int, images: ImageSource) -> Source:
         lazy = PrefixedSource(images, self.prefix)
@@ -195,19 +208,26 @@ def make_feeding(
 
 
 def _wanted(study: Study, stage: Stage, examples: Examples) -> Iterator[tuple[str | int, int]]:
-    """What is used more than once, and how many examples' room it takes; the most used first."""
+    """What is used more than once, and how many examples' room it takes; the most used first.
+
+    Simplified: where epochs are not known ahead, behind or within a stage whose length is not, no
+    augmented views are kept.
+    """
     training = len(examples.training)
     yield "validation", len(examples.validation)
+    yield "selection", len(examples.selection)
     yield "probed", len(examples.probed)
     if stage.augmentation is None:
         yield "training", training
-    elif len(study.batch_sizes) > 1:
+    elif len(study.batch_sizes) * len(study.grid or [None]) > 1:
         planned = [
             part
             for batch_size in study.batch_sizes
             for part in schedule(study, batch_size, training)
             if part.stage is stage
         ]
-        first, last = min(part.first_epoch for part in planned), max(part.last_epoch for part in planned)
-        # Twice, for trials of a replicate begin before the last of the one before has ended.
-        yield from ((epoch, 2 * training) for epoch in range(first, last + 1))
+        firsts = [part.first_epoch for part in planned if part.first_epoch is not None]
+        lasts = [part.last_epoch for part in planned if part.last_epoch is not None]
+        if firsts and lasts:
+            # Twice, for trials of a replicate begin before the last of the one before has ended.
+            yield from ((epoch, 2 * training) for epoch in range(min(firsts), max(lasts) + 1))

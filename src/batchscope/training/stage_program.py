@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from batchscope.schedule import StageSchedule
 from batchscope.spec import Stage
 from batchscope.training.cut import Cut
 from batchscope.training.graphs import draws_random_numbers
@@ -18,6 +19,7 @@ from batchscope.training.probes import Evaluator
 from batchscope.training.recalibration import batchnorm_layers
 from batchscope.training.rewriting import Mode, rewrite
 from batchscope.training.sources import ReadySource
+from batchscope.training.warmup import Pace, make_optimizer
 
 __all__ = ["StageProgram", "assign", "compile_stage", "values"]
 
@@ -33,6 +35,7 @@ class StageProgram:
         inputs: Shape of one example as the models take it.
         loop: Trains.
         optimizer: The training model's.
+        pace: What sets its learning rate where the stage warms up; else None.
         fresh_optimizer: Values of the optimizer's variables before any update.
         evaluator: For validation and probes.
     """
@@ -41,13 +44,26 @@ class StageProgram:
     inputs: tuple[int, ...]
     loop: Loop
     optimizer: keras.optimizers.Optimizer
+    pace: Pace | None
     fresh_optimizer: Sequence[NDArray[np.generic]]
     evaluator: Evaluator
 
-    def enter(self, network: Network, state: Sequence[NDArray[np.generic]] | None) -> None:
-        """Freezes and frees layers for this stage and sets the optimizer's state; None: afresh."""
+    def enter(
+        self, network: Network, planned: StageSchedule, state: Sequence[NDArray[np.generic]] | None
+    ) -> None:
+        """Freezes and frees layers for this stage and sets the optimizer for a trial.
+
+        Args:
+            network: As for `compile_stage`.
+            planned: Tells the trial's learning rate.
+            state: The optimizer's, where the trial goes on within the stage; None: afresh.
+        """
         set_trainable(network, self.stage)
         assign(self.optimizer.variables, self.fresh_optimizer if state is None else state)
+        if self.pace is None:
+            self.optimizer.learning_rate = planned.learning_rate
+        else:
+            self.pace.set(planned.learning_rate, planned.warmup)
 
     def blank(self, count: int) -> ReadySource:
         """Examples of zeros."""
@@ -68,16 +84,13 @@ def compile_stage(
     """
     set_trainable(network, stage)
     trained = _trained(stage, network, cut)
-    config = {"learning_rate": stage.learning_rate}
-    if parts > 1:
-        config["gradient_accumulation_steps"] = parts
-    optimizer = keras.optimizers.get({"class_name": stage.optimizer, "config": config})
+    optimizer, pace = make_optimizer(stage, parts)
     optimizer.build(trained.trainable_variables)
     _compile(trained, network, optimizer)
     fresh = values(optimizer.variables)
     loop = make_loop(trained)
     own = evaluator or _make_evaluator(stage, network, loop)
-    program = StageProgram(stage, trained.input_shape[1:], loop, optimizer, fresh, own)
+    program = StageProgram(stage, trained.input_shape[1:], loop, optimizer, pace, fresh, own)
     _trace(program, evaluates=evaluator is None)
     return program
 

@@ -19,6 +19,7 @@ class Purpose(IntEnum):
     WEIGHTS = 0
     ORDER = 1
     VIEWS = 2
+    OWN_CODE = 3
 
 
 def generator(purpose: Purpose, seed: int, replicate: int, epoch: int = 0) -> np.random.Generator:

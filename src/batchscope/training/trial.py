@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from batchscope.data import TrainingData
+from batchscope.data import TrainingData, selection_rows
+from batchscope.history import SELECTION
 from batchscope.records import BatchProgress, EpochRecord, Trial
-from batchscope.schedule import StageSchedule, schedule
+from batchscope.schedule import StageSchedule, StageStart, schedule
 from batchscope.spec import Stage, Study
 from batchscope.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from batchscope.training.cut import find_cut
@@ -34,6 +36,15 @@ from batchscope.training.streams import Purpose, generator, seed_for
 __all__ = ["OnBatch", "Trainer"]
 
 OnBatch = Callable[[BatchProgress], None]
+
+
+@dataclass(frozen=True)
+class _Order:
+    """A trial to carry out, where its state is kept, and who is told of its progress."""
+
+    trial: Trial
+    checkpoint: Path | None
+    on_batch: OnBatch | None
 
 
 class Trainer:
@@ -66,7 +77,9 @@ class Trainer:
         self._variables = self._network.variables
         self._start = values(self._variables)
         probed = probe_rows(data.split.training, data.labels, study.probe_images, study.data.split_seed)
-        self._examples = Examples(feed, data.split.training, data.split.validation, probed, study.seed)
+        selection = _selection(study, data)
+        validation = data.split.validation[~np.isin(data.split.validation, selection)]
+        self._examples = Examples(feed, data.split.training, validation, selection, probed, study.seed)
         network = self._network
         self._cuts = {
             stage.name: find_cut(study.stages, index, network.backbone)
@@ -103,12 +116,13 @@ class Trainer:
         """
         stages = self._schedule(min(self._study.batch_sizes))
         times = [self._seconds_per_example(planned, seconds / len(stages)) for planned in stages]
-        spent = sum(planned.examples * each for planned, each in zip(stages, times, strict=True))
-        return sum(planned.examples for planned in stages) / spent
+        # Of a stage whose length is not known ahead, an epoch counts.
+        examples = [planned.examples or planned.examples_per_epoch for planned in stages]
+        return sum(examples) / sum(count * each for count, each in zip(examples, times, strict=True))
 
     def _seconds_per_example(self, planned: StageSchedule, seconds: float) -> float:
         program = self._program(planned)
-        program.enter(self._network, None)
+        program.enter(self._network, planned, None)
         source, batch_size = program.blank(_MEASURED_BATCHES * planned.forward_batch), planned.forward_batch
         order, done, start = np.arange(len(source)), 0, time.perf_counter()
         while done == 0 or time.perf_counter() - start < seconds:
@@ -130,7 +144,7 @@ class Trainer:
         its records again, with the same figures.
 
         Args:
-            trial: Batch size and replicate.
+            trial: Batch size, replicate and, where a stage has a grid, learning rate.
             checkpoint: File to keep the state in; None to keep none.
             stored_epochs: How many epochs of this trial are safely stored.
             on_batch: Told after every update.
@@ -152,34 +166,50 @@ class Trainer:
             saved = None
         if saved is None:
             assign(self._variables, self._initial_weights(trial.replicate))
-            last = _START
+            last: EpochRecord = _START
+            starts: tuple[StageStart, ...] = ()
         else:
             assign(self._variables, saved.weights)
-            last = saved.record
+            last, starts = saved.record, saved.starts
             if last.epoch > stored_epochs:
                 yield last
-        for planned in self._schedule(trial.batch_size):
-            if last.epoch >= planned.last_epoch:
-                continue
+        order = _Order(trial, checkpoint, on_batch)
+        optimizer = None if saved is None else saved.optimizer
+        stages = self._schedule(trial.batch_size, trial.learning_rate)
+        for planned in stages[max(len(starts) - 1, 0) :]:
+            if optimizer is None:
+                starts = (*starts, StageStart(last.epoch, last.updates, last.seconds))
+            for record in self._stage_records(planned, order, starts, last, optimizer):
+                yield record
+                last = record
             if not _finite(last):
                 return
-            program = self._program(planned)
-            program.enter(
-                self._network, saved.optimizer if saved and last.epoch >= planned.first_epoch else None
-            )
-            for epoch in range(last.epoch + 1, planned.last_epoch + 1):
-                last = self._train_epoch(planned, trial, epoch, last, on_batch)
-                if checkpoint is not None:
-                    weights, optimizer = values(self._variables), values(program.optimizer.variables)
-                    save_checkpoint(
-                        Checkpoint(self._digest, trial.name, last, weights, optimizer), checkpoint
-                    )
-                yield last
-                if not _finite(last):
-                    return
+            optimizer = None
 
-    def _schedule(self, batch_size: int) -> tuple[StageSchedule, ...]:
-        return schedule(self._study, batch_size, len(self._data.split.training))
+    def _stage_records(
+        self,
+        planned: StageSchedule,
+        order: _Order,
+        starts: tuple[StageStart, ...],
+        last: EpochRecord,
+        optimizer: Sequence[NDArray[np.generic]] | None,
+    ) -> Iterator[EpochRecord]:
+        """Those of a stage that are still to come; an optimizer's state is one to go on from."""
+        if planned.is_over(starts[-1], last) or not _finite(last):
+            return
+        program = self._program(planned)
+        program.enter(self._network, planned, optimizer)
+        while not planned.is_over(starts[-1], last) and _finite(last):
+            last = self._train_epoch(planned, order, starts, last)
+            if order.checkpoint is not None:
+                weights, state = values(self._variables), values(program.optimizer.variables)
+                save_checkpoint(
+                    Checkpoint(self._digest, order.trial.name, last, weights, state, starts), order.checkpoint
+                )
+            yield last
+
+    def _schedule(self, batch_size: int, learning_rate: float | None = None) -> tuple[StageSchedule, ...]:
+        return schedule(self._study, batch_size, len(self._data.split.training), learning_rate)
 
     def _program(self, planned: StageSchedule) -> StageProgram:
         """The stage's graphs, built when they are first asked for, before any trial's weights are set."""
@@ -208,59 +238,82 @@ class Trainer:
         return initial_values(self._study.model, self._network, self._start, seed)
 
     def _train_epoch(
-        self, planned: StageSchedule, trial: Trial, epoch: int, last: EpochRecord, on_batch: OnBatch | None
+        self,
+        planned: StageSchedule,
+        ordered: _Order,
+        starts: Sequence[StageStart],
+        last: EpochRecord,
     ) -> EpochRecord:
-        program, stage = self._program(planned), planned.stage
+        program, stage, start_of_stage = self._program(planned), planned.stage, starts[-1]
+        trial, epoch = ordered.trial, last.epoch + 1
+        of_stage = epoch - start_of_stage.epoch
         source = self._feeding_of(planned).training(trial.replicate, epoch)
         order = generator(Purpose.ORDER, self._study.seed, trial.replicate, epoch).permutation(len(source))
-        shown = order[: planned.examples_in(epoch)]
-        on_step = None if on_batch is None else _reporter(stage.name, epoch, len(shown), on_batch)
+        shown = order[: planned.examples_in(of_stage)]
+        told = ordered.on_batch
+        on_step = None if told is None else _reporter(stage.name, epoch, len(shown), told)
         start = time.perf_counter()
         reported = program.loop.train(source, shown, planned.forward_batch, on_step)
         seconds = time.perf_counter() - start
-        validated = self._validate(planned, trial)
-        probed = math.isfinite(reported.loss) and self._is_probed(planned, epoch)
-        return EpochRecord(
+        validated, selected = self._validate(planned, trial)
+        updates = last.updates + planned.updates_in(of_stage)
+        record = EpochRecord(
             stage=stage.name,
             epoch=epoch,
-            updates=last.updates + planned.updates_in(epoch),
+            updates=updates,
             examples=last.examples + len(shown),
             seconds=last.seconds + seconds,
-            learning_rate=stage.learning_rate,
+            learning_rate=planned.learning_rate_at(updates - start_of_stage.updates),
             train_loss=reported.loss,
             train_accuracy=reported.accuracy,
             val_loss=validated.loss,
             val_accuracy=validated.accuracy,
-            probes=self._probe(planned, trial, epoch, source) if probed else {},
+            probes=selected,
         )
+        if math.isfinite(reported.loss) and self._is_probed(planned, start_of_stage, record):
+            columns = self._probe(planned, trial, source, self._stale_weight(trial, starts, record))
+            return replace(record, probes={**selected, **columns})
+        return record
 
     def _feeding_of(self, planned: StageSchedule) -> Feeding:
         return self._feedings[planned.stage.name]
 
-    def _validate(self, planned: StageSchedule, trial: Trial) -> Figures:
-        evaluator = self._program(planned).evaluator
-        source, count = self._feeding_of(planned).validation(trial.replicate), self._validated(trial)
+    def _validate(self, planned: StageSchedule, trial: Trial) -> tuple[Figures, dict[str, float]]:
+        """Of the validation examples; and, as columns, of those by which a learning rate is chosen."""
         backbone = self._network.backbone
         if planned.stage.evaluation == "moving" or not batchnorm_layers(backbone):
-            return evaluator.by_averages(source, count)
+            return self._validate_by_averages(planned, trial)
         moments = recalibrate(self._probed_images(), backbone)
         with averages_kept(backbone):
             use_moments(backbone, moments)
-            return evaluator.by_averages(source, count)
+            return self._validate_by_averages(planned, trial)
+
+    def _validate_by_averages(self, planned: StageSchedule, trial: Trial) -> tuple[Figures, dict[str, float]]:
+        evaluator, feeding = self._program(planned).evaluator, self._feeding_of(planned)
+        found = evaluator.by_averages(feeding.validation(trial.replicate), self._validated(trial))
+        if not len(self._examples.selection):
+            return found, {}
+        chosen_by = evaluator.by_averages(feeding.selection(trial.replicate))
+        return found, {
+            f"{SELECTION}loss": chosen_by.loss,
+            f"{SELECTION}accuracy": chosen_by.accuracy,
+        }
 
     def _validated(self, trial: Trial) -> int:
         """How many validation images, from the first, a trial's figures rest on."""
-        count = len(self._data.split.validation)
+        count = len(self._examples.validation)
         return count if self._study.last_batch == "keep" else count - count % trial.batch_size
 
     def _probed_images(self) -> ImageSource:
         return self._examples.clean(self._examples.training[self._examples.probed])
 
-    def _is_probed(self, planned: StageSchedule, epoch: int) -> bool:
+    def _is_probed(self, planned: StageSchedule, start: StageStart, record: EpochRecord) -> bool:
         wanted = self._study.probes
-        return wanted == "every" or (wanted == "last" and epoch == planned.last_epoch)
+        return wanted == "every" or (wanted == "last" and planned.is_over(start, record))
 
-    def _probe(self, planned: StageSchedule, trial: Trial, epoch: int, shown: Source) -> dict[str, float]:
+    def _probe(
+        self, planned: StageSchedule, trial: Trial, shown: Source, stale_weight: float
+    ) -> dict[str, float]:
         start = time.perf_counter()
         stage, feeding = planned.stage, self._feeding_of(planned)
         recalibrates = stage.batchnorm == "batch" or stage.evaluation == "recalibrated"
@@ -272,23 +325,22 @@ class Trainer:
             validated=self._validated(trial),
             batch_size=planned.forward_batch,
             images=self._probed_images() if recalibrates else None,
-            stale_weight=self._stale_weight(trial, epoch),
+            stale_weight=stale_weight,
         )
         columns = run_probes(self._program(planned).evaluator, self._network.backbone, plan)
         # With what was made ready for them alone.
         return columns | {"probe_seconds": time.perf_counter() - start}
 
-    def _stale_weight(self, trial: Trial, epoch: int) -> float:
+    def _stale_weight(self, trial: Trial, starts: Sequence[StageStart], record: EpochRecord) -> float:
         """Product over the batches so far that moved the averages, of the momentum then in force."""
         own = next(iter(self._network.momenta.values()), math.nan)
         weight = 1.0
-        for planned in self._schedule(trial.batch_size):
-            if planned.stage.batchnorm == "inference" or epoch < planned.first_epoch:
+        ends = [*(start.updates for start in starts[1:]), record.updates]
+        for planned, start, end in zip(self._schedule(trial.batch_size), starts, ends, strict=False):
+            if planned.stage.batchnorm == "inference":
                 continue
             given = planned.stage.batchnorm_momentum
-            until = min(epoch, planned.last_epoch)
-            updates = sum(planned.updates_in(done) for done in range(planned.first_epoch, until + 1))
-            moves = updates * (planned.batch_size // planned.forward_batch)
+            moves = (end - start.updates) * (planned.batch_size // planned.forward_batch)
             weight *= (own if given is None else given) ** moves
         return weight
 
@@ -323,7 +375,15 @@ def _follows(saved: Checkpoint, trial: Trial, stored_epochs: int) -> bool:
 
     Older ones miss epochs; newer ones would leave a hole in the history.
     """
-    return saved.trial == trial.name and saved.record.epoch - stored_epochs in (0, 1)
+    return bool(saved.starts) and saved.trial == trial.name and saved.record.epoch - stored_epochs in (0, 1)
+
+
+def _selection(study: Study, data: TrainingData) -> NDArray[np.int64]:
+    """Rows of the images by which a learning rate is chosen; none without a grid."""
+    if study.grid is None:
+        return np.array([], dtype=np.int64)
+    share, seed = study.data.selection_share, study.data.split_seed
+    return selection_rows(data.labels, data.split.validation, share, seed)
 
 
 def _finite(record: EpochRecord) -> bool:

@@ -51,9 +51,9 @@ def tell(text: str) -> None:
 def watch_epochs(module: Any) -> None:
     train = module.Trainer._train_epoch
 
-    def train_epoch(self: Any, planned: Any, trial: Any, epoch: int, *rest: Any) -> Any:
-        tell(f"began {trial.name} {epoch}")
-        return train(self, planned, trial, epoch, *rest)
+    def train_epoch(self: Any, planned: Any, order: Any, starts: Any, last: Any) -> Any:
+        tell(f"began {order.trial.name} {last.epoch + 1}")
+        return train(self, planned, order, starts, last)
 
     module.Trainer._train_epoch = train_epoch
 

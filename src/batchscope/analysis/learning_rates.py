@@ -1,0 +1,71 @@
+"""At which learning rates batch sizes were compared, and how these came about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from batchscope.analysis.estimates import Estimate
+
+__all__ = ["How", "LearningRatePoint", "LearningRates"]
+
+How = Literal["same", "linear", "sqrt", "grid", "differ"]
+
+
+@dataclass(frozen=True)
+class LearningRatePoint:
+    """One learning rate of a grid at one batch size, at the end of its trials.
+
+    Attributes:
+        batch_size: Examples per update.
+        learning_rate: Of the grid.
+        n_trials: Trials that have begun.
+        n_diverged: Of these, how many ended with a NaN or infinite loss or accuracy.
+        n_missing: Of these, how many have not come to the end.
+        selection: Of what the best was chosen by, over the others.
+        finals: What `selection` is of, by replicate.
+        metric: Of the metric that is analysed, over the same trials.
+        chosen: Whether it is its batch size's best.
+        at_edge: Whether it is, and is also the smallest or largest that its batch size tried.
+    """
+
+    batch_size: int
+    learning_rate: float
+    n_trials: int
+    n_diverged: int
+    n_missing: int
+    selection: Estimate
+    finals: tuple[float, ...]
+    metric: Estimate
+    chosen: bool
+    at_edge: bool
+
+
+@dataclass(frozen=True)
+class LearningRates:
+    """How the learning rates came about.
+
+    Attributes:
+        how: ``same`` at all batch sizes; scaled with batch size by the ``linear`` or ``sqrt`` rule; each
+            batch size's best of a ``grid``; or ``differ``, where a history alone cannot tell why. None
+            where nothing tells.
+        stage: That has the grid; empty where the history has no stages, None without a grid.
+        chosen_by: Column that chose. Without a column of its own it is the metric that is analysed,
+            whose figures are then optimistic. None without a grid.
+        points: By batch size, then learning rate; none without a grid.
+    """
+
+    how: How | None
+    stage: str | None = None
+    chosen_by: str | None = None
+    points: tuple[LearningRatePoint, ...] = ()
+
+    @property
+    def optimistic(self) -> bool:
+        """Whether figures at the chosen learning rates are better than another validation would give."""
+        return self.chosen_by is not None and self.chosen_by.startswith("val_")
+
+    @property
+    def chosen(self) -> tuple[LearningRatePoint, ...]:
+        """The best of each batch size, ascending."""
+        return tuple(point for point in self.points if point.chosen)

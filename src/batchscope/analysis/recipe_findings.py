@@ -1,0 +1,132 @@
+"""The verdict's sentences on the recipe: at which learning rates, and whether targets were reached."""
+
+from __future__ import annotations
+
+from batchscope.analysis.results import Analysis, LearningRatePoint, LearningRates, Sentence, TargetRow
+from batchscope.analysis.words import (
+    Figure,
+    batch_sizes,
+    number,
+    of_quantity,
+    quantity_name,
+    some,
+)
+
+__all__ = ["learning_rate_sentences", "target_sentences"]
+
+_COSTS = ("updates", "examples", "seconds")
+
+
+def learning_rate_sentences(analysis: Analysis) -> list[Sentence]:
+    """How far learning rates put the comparison in doubt, where the recommendation does not say it.
+
+    - ``learning_rate_chosen``: each batch size is compared at its own best of a grid; with what was
+      chosen by, and that figures are optimistic where that is the metric itself;
+    - ``learning_rate_at_edge``: the best of some is the smallest or largest that was tried;
+    - ``learning_rate_unknown``: nothing tells.
+    """
+    found = analysis.learning_rates
+    if found.how == "grid":
+        return [_chosen(found, len(analysis.facts.stages)), *_at_edge(found)]
+    if found.how is not None or len(analysis.facts.batch_sizes) == 1:
+        return []
+    text = (
+        "Nothing tells whether the learning rate was retuned for each batch size; if it was not, batch sizes "
+        "are compared at a learning rate that may suit some of them better."
+    )
+    return [Sentence("learning_rate_unknown", text)]
+
+
+def target_sentences(analysis: Analysis) -> list[Sentence]:
+    """For each stage that ends at a target, which batch sizes missed it and what it took the others."""
+    stages = dict.fromkeys(row.stage for row in analysis.targets)
+    return [
+        sentence
+        for stage in stages
+        for sentence in _targets([row for row in analysis.targets if row.stage == stage])
+    ]
+
+
+def _chosen(found: LearningRates, n_stages: int) -> Sentence:
+    best = found.chosen
+    tried = sorted({point.learning_rate for point in found.points})
+    each = some([f"{point.learning_rate:g} at batch size {point.batch_size}" for point in best])
+    by = (
+        f"by the {quantity_name(found.chosen_by or '')} itself, so that the figures are optimistic"
+        if found.optimistic
+        else "on validation images on which no other figure rests"
+    )
+    where = f" in {found.stage}" if n_stages > 1 else ""
+    text = (
+        f"Each batch size is compared at its own best of {len(tried)} learning rates{where} ({tried[0]:g} to "
+        f"{tried[-1]:g}), chosen {by}: {each}."
+    )
+    figures: list[tuple[str, Figure]] = [("n_learning_rates", len(tried)), ("chosen_by", found.chosen_by)]
+    figures += [(f"learning_rate_at_{point.batch_size}", point.learning_rate) for point in best]
+    return Sentence("learning_rate_chosen", text, tuple(figures))
+
+
+def _at_edge(found: LearningRates) -> list[Sentence]:
+    edges = [point for point in found.chosen if point.at_edge]
+    if not edges:
+        return []
+    each = some([f"{_side(point, found)} at batch size {point.batch_size}" for point in edges])
+    text = (
+        f"The best learning rate lies at the edge of what was tried ({each}): a better one may lie beyond, "
+        "and these batch sizes may be compared at less than their best."
+    )
+    figures = tuple((f"learning_rate_at_{point.batch_size}", point.learning_rate) for point in edges)
+    return [Sentence("learning_rate_at_edge", text, figures)]
+
+
+def _side(point: LearningRatePoint, found: LearningRates) -> str:
+    tried = [other.learning_rate for other in found.points if other.batch_size == point.batch_size]
+    return f"the {'smallest' if point.learning_rate == min(tried) else 'largest'}, {point.learning_rate:g},"
+
+
+def _targets(rows: list[TargetRow]) -> list[Sentence]:
+    sentences = []
+    missed = [row for row in rows if row.n_missed]
+    if missed:
+        each = some([f"{row.n_missed} of {row.n_trials} at batch size {row.batch_size}" for row in missed])
+        text = (
+            f"The target of {_goal(rows[0])}{_in(rows[0])} was not reached within {rows[0].most_epochs} "
+            f"epochs by some trials: {each}. Their figures are those of the epoch that they got to."
+        )
+        total = sum(row.n_missed for row in missed)
+        figures = (("n_missed", total), ("value", rows[0].value), ("most_epochs", rows[0].most_epochs))
+        sentences.append(Sentence("target_missed", text, figures))
+    whole = [row for row in rows if row.n_reached and row.n_reached == row.n_trials]
+    if len(whole) > 1:
+        sentences += _cheapest(whole)
+    return sentences
+
+
+def _cheapest(rows: list[TargetRow]) -> list[Sentence]:
+    parts, figures = [], [("value", rows[0].value)]
+    for cost in _COSTS:
+        spent = {row.batch_size: found.mean for row in rows if (found := row.spent(cost)) is not None}
+        if not spent or not all(mean >= 0 for mean in spent.values()):
+            continue
+        least, most = min(spent, key=lambda size: spent[size]), max(spent, key=lambda size: spent[size])
+        parts.append(
+            f"with the fewest {cost} at batch size {least} ({of_quantity(spent[least])}, "
+            f"against up to {of_quantity(spent[most])} at batch size {most})"
+        )
+        figures += [(f"batch_size_by_{cost}", least), (cost, spent[least]), (f"most_{cost}", spent[most])]
+    if not parts:
+        return []
+    sizes = batch_sizes([row.batch_size for row in rows])
+    text = (
+        f"The target of {_goal(rows[0])}{_in(rows[0])} was reached by every trial of batch size {sizes}: "
+        f"{'; '.join(parts)}."
+    )
+    return [Sentence("target_reached", text, tuple(figures))]
+
+
+def _goal(row: TargetRow) -> str:
+    return f"a {quantity_name(row.metric)} of {number(row.value)}"
+
+
+def _in(row: TargetRow) -> str:
+    return f" in {row.stage}" if row.stage else ""

@@ -1,0 +1,242 @@
+"""What a worker carries trials out by: Keras, a function or a command; each tells its records alike."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from batchscope.errors import HistoryError, TrainingError
+from batchscope.records import BatchProgress, EpochRecord
+from batchscope.running.messages import (
+    AnyOwnSetUp,
+    BatchDone,
+    CommandSetUp,
+    Discarded,
+    EpochDone,
+    FunctionSetUp,
+    Message,
+    Refused,
+    RunTrial,
+)
+
+if TYPE_CHECKING:
+    from batchscope.own.command import CommandTrials
+    from batchscope.own.function import TrainFunction
+    from batchscope.own.handle import TrialValues
+    from batchscope.own.ledger import Ledger
+    from batchscope.training.trial import Trainer
+
+__all__ = [
+    "CommandRecipe",
+    "FunctionRecipe",
+    "KerasRecipe",
+    "Line",
+    "Recipe",
+    "command_recipe",
+    "function_recipe",
+]
+
+_PROGRESS_SECONDS = 0.25
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+@dataclass(frozen=True)
+class Line:
+    """The worker's end of the line to the run.
+
+    Attributes:
+        say: Sends a message.
+        answer: Waits for the next one.
+    """
+
+    say: Callable[[Message], None]
+    answer: Callable[[], Message]
+
+    def store(self, record: EpochRecord) -> None:
+        """Sends a record, and returns when it is safe.
+
+        Raises:
+            HistoryError: The run refuses it.
+        """
+        self.say(EpochDone(record))
+        answer = self.answer()
+        if isinstance(answer, Refused):
+            raise HistoryError(answer.reason)
+
+    def discard(self, epoch: int) -> None:
+        """Has the trial's stored records from an epoch on given up."""
+        self.say(Discarded(epoch))
+        self.answer()
+
+
+class Recipe(Protocol):
+    """Carries out the trials of a study."""
+
+    def carry_out(self, command: RunTrial, line: Line) -> None:
+        """Trains a trial, going on where it stands, and tells each record."""
+
+    def measure(self, seconds: float) -> float:
+        """Trains for so many seconds, keeps nothing of it, and returns the images/s."""
+
+
+@dataclass(frozen=True)
+class KerasRecipe:
+    """A study of this program's own training."""
+
+    trainer: Trainer
+
+    def carry_out(self, command: RunTrial, line: Line) -> None:
+        """Trains a trial."""
+        on_batch = _throttled(line)
+        for record in self.trainer.run(command.trial, command.checkpoint, command.stored_epochs, on_batch):
+            line.store(record)
+
+    def measure(self, seconds: float) -> float:
+        """Measures training."""
+        return self.trainer.measure(seconds)
+
+
+@dataclass(frozen=True)
+class _OwnRecipe:
+    """A study of somebody's own code.
+
+    Attributes:
+        seed: The study's.
+        learning_rate: For trials that have none of a grid; None where the code has its own.
+    """
+
+    seed: int
+    learning_rate: float | None
+
+    def carry_out(self, command: RunTrial, line: Line) -> None:
+        """Trains a trial.
+
+        Raises:
+            TrainingError: No epoch was reported.
+        """
+        # Not before: they bring pandas, which Keras' workers need not wait for.
+        from batchscope.own.handle import trial_values
+        from batchscope.own.ledger import Ledger, TrialOverError
+
+        if command.stored and command.stored[-1].diverged:
+            return
+        begun = command.checkpoint.exists()
+        command.checkpoint.mkdir(parents=True, exist_ok=True)
+        rate = self.learning_rate if command.trial.learning_rate is None else command.trial.learning_rate
+        values = trial_values(command.trial, self.seed, rate, command.checkpoint.absolute())
+        ledger = Ledger(command.trial.batch_size, values.learning_rate, command.stored, line)
+        try:
+            self.train(values, ledger, begun=begun)
+        except TrialOverError:
+            return
+        if not ledger.records:
+            raise TrainingError("a trial must report at least one epoch, but ended without")
+
+    def train(self, values: TrialValues, ledger: Ledger, *, begun: bool) -> None:
+        """Has the code train."""
+        raise NotImplementedError
+
+    def measure(self, seconds: float) -> float:
+        """Own code has no pace that could be measured without keeping what it does."""
+        raise TrainingError(f"training code of one's own cannot be measured, not for {seconds} s")
+
+
+@dataclass(frozen=True)
+class FunctionRecipe(_OwnRecipe):
+    """A study of a Python function."""
+
+    function: TrainFunction
+
+    def train(self, values: TrialValues, ledger: Ledger, *, begun: bool) -> None:  # noqa: ARG002
+        """Calls the function."""
+        from batchscope.own.handle import TrialHandle
+
+        self.function(TrialHandle(values, ledger))
+
+
+@dataclass(frozen=True)
+class CommandRecipe(_OwnRecipe):
+    """A study of a command."""
+
+    trials: CommandTrials
+
+    def train(self, values: TrialValues, ledger: Ledger, *, begun: bool) -> None:
+        """Runs the command."""
+        self.trials.run(values, ledger, begun=begun)
+
+
+def function_recipe(set_up: FunctionSetUp) -> FunctionRecipe:
+    """Makes a function ready to be called.
+
+    Raises:
+        TrainingError: Something that it needs cannot be had.
+    """
+    from batchscope.own.function import unpack
+
+    function = unpack(set_up.function)
+    _let_children_be_ended()
+    return FunctionRecipe(set_up.study.seed, _learning_rate(set_up), function)
+
+
+def command_recipe(set_up: CommandSetUp) -> CommandRecipe:
+    """Makes a command ready to be run.
+
+    Raises:
+        TrainingError: Its program is not there.
+    """
+    from batchscope.own.command import CommandTrials, check_program
+
+    check_program(set_up.study)
+    _let_children_be_ended()
+    trials = CommandTrials(set_up.study, set_up.logs, _end_group)
+    return CommandRecipe(set_up.study.seed, _learning_rate(set_up), trials)
+
+
+def _learning_rate(set_up: AnyOwnSetUp) -> float | None:
+    rates = set_up.study.learning_rates or []
+    return rates[0] if len(rates) == 1 else None
+
+
+def _let_children_be_ended() -> None:
+    """Has signals end what own code starts, though this process heeds none.
+
+    A signal that is ignored stays so in a program that is started; one that has a handler does not.
+    In a process that is forked it has its default effect again, also if it comes at once.
+    """
+    for number in _SIGNALS:
+        signal.signal(number, lambda *_: None)
+    os.register_at_fork(
+        before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS),
+        after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS),
+        after_in_child=_heed_signals,
+    )
+
+
+def _heed_signals() -> None:
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+
+def _end_group() -> None:
+    """Ends what this process has started; it heeds no such signal itself."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGTERM)
+
+
+def _throttled(line: Line) -> Callable[[BatchProgress], None]:
+    """Sends progress a few times a second at most."""
+    sent = 0.0
+
+    def on_batch(progress: BatchProgress) -> None:
+        nonlocal sent
+        now = time.monotonic()
+        if now - sent >= _PROGRESS_SECONDS:
+            sent = now
+            line.say(BatchDone(progress))
+
+    return on_batch
