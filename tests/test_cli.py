@@ -140,7 +140,7 @@ def test_every_command_has_help(command: Command):
         (["run", "demo", "--limit", "3"], "data.limit: must be greater than or equal to 10 (got 3)"),
         (["run", "demo", "--weights", "net.pkl"], "or a file that ends in .h5 or .keras (got 'net.pkl')"),
         (["run", "demo", "--data", "nowhere"], "nowhere: must be a folder with"),
-        (["run", "demo", "--limit", "60", "--batch-sizes", "64"], "got batch size 64 and 45 images"),
+        (["run", "demo", "--limit", "60", "--batch-sizes", "64"], "got batch size 64 and 45 examples"),
         (["report", "nowhere"], "Error: nowhere: holds no run"),
         (["analyze", "nowhere.csv"], "Error: nowhere.csv"),
         (["analyze", "published", "--margin", "0"], "margin must be above 0, but got 0.0"),

@@ -33,16 +33,16 @@ def test_each_batch_size_tries_the_whole_grid_within_a_replicate():
 def test_a_batch_may_be_as_large_as_the_training_images_and_no_larger():
     study = small_study(batch_sizes=[8, 48])
     check_sizes(study, training=48, validation=1)
-    with pytest.raises(DataError, match="got batch size 48 and 47 images"):
+    with pytest.raises(DataError, match="got batch size 48 and 47 examples"):
         check_sizes(study, training=47, validation=12)
 
 
 def test_where_short_batches_are_dropped_validation_needs_a_whole_one():
     study = small_study(batch_sizes=[8, 16], last_batch="drop")
     check_sizes(study, training=48, validation=16)
-    with pytest.raises(DataError, match='set last_batch = "keep" or take more images') as caught:
+    with pytest.raises(DataError, match='set last_batch = "keep" or take more examples') as caught:
         check_sizes(study, training=48, validation=15)
-    assert "batch size 16 and 15 validation images" in str(caught.value)
+    assert "batch size 16 and 15 validation examples" in str(caught.value)
 
 
 @pytest.mark.parametrize(("last_batch", "expected"), [("keep", {7: 100, 16: 100}), ("drop", {7: 98, 16: 96})])

@@ -186,7 +186,7 @@ def test_a_table_with_its_validation_part_is_kept_as_it_is(tmp_path: Path):
 
 
 def test_too_large_a_batch_is_refused_before_anything_is_trained(tmp_path: Path):
-    with pytest.raises(DataError, match="got batch size 64 and 48 images"):
+    with pytest.raises(DataError, match="got batch size 64 and 48 examples"):
         run_study(small_study(batch_sizes=[8, 64]), tmp_path / "run", Events())
     assert states(tmp_path / "run") == []
 

@@ -225,7 +225,7 @@ def _decomposition(analysis: Analysis, panel: Panel) -> list[Sentence]:
         return []
     text = (
         "BatchNorm's part of the gap is zero in every trial: the network has no BatchNorm, or its "
-        "averages are those of its training images."
+        "averages are those of its training examples."
     )
     return [Sentence("no_batchnorm_term", text)]
 

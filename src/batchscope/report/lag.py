@@ -110,7 +110,7 @@ def lag_figure(info: LagInfo, label: str = "H") -> Figure:
         label=label,
         title=info.title,
         caption="Distance of the moving averages, by which validation is normalised, from statistics "
-        "recomputed from clean training images, in units of their standard deviation: means over "
+        "recomputed from clean training examples, in units of their standard deviation: means over "
         "layers and replicates at the probed epochs.",
         notes=(),
         chart=lag_chart(info),

@@ -155,7 +155,7 @@ def terms_figure(info: TermsInfo, label: str = "G") -> Figure:
         "Averaging: the reported running mean over the epoch, with dropout if the network has it, less "
         "the network at its end without. Augmentation: "
         "with less without. BatchNorm: its statistics against recalibrated ones, in training and in "
-        "validation. Generalization: training less validation images, both recalibrated.",
+        "validation. Generalization: training less validation examples, both recalibrated.",
         notes=info.notes,
         chart=terms_chart(info),
         panels=PANELS,

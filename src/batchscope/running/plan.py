@@ -30,12 +30,12 @@ def plan_trials(study: AnyStudy) -> list[Trial]:
 
 
 def check_sizes(study: Study, training: int, validation: int) -> None:
-    """Refuses batch sizes for which there are too few images.
+    """Refuses batch sizes for which there are too few examples.
 
     Args:
         study: The study.
-        training: Number of training images.
-        validation: Number of validation images.
+        training: Number of training examples.
+        validation: Number of validation examples.
 
     Raises:
         DataError: A batch would not be full once.
@@ -43,13 +43,13 @@ def check_sizes(study: Study, training: int, validation: int) -> None:
     largest = max(study.batch_sizes)
     if largest > training:
         raise DataError(
-            f"the largest batch size must not exceed the number of training images, "
-            f"but got batch size {largest} and {training} images; take a smaller one or more images"
+            f"the largest batch size must not exceed the number of training examples, "
+            f"but got batch size {largest} and {training} examples; take a smaller one or more examples"
         )
     if study.last_batch == "drop" and largest > validation:
         raise DataError(
             f'with last_batch = "drop" validation needs at least one full batch, but got batch size '
-            f'{largest} and {validation} validation images; set last_batch = "keep" or take more images'
+            f'{largest} and {validation} validation examples; set last_batch = "keep" or take more examples'
         )
 
 
