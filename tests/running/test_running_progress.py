@@ -253,3 +253,19 @@ def test_silence(capfd: pytest.CaptureFixture[str]):
         watcher.epoch(FIRST, record(1))
         watcher.ended(FIRST, TrialState.FAILED, "Traceback")
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("left", [{FIRST: float("nan"), SECOND: float("nan")}, {FIRST: 96, SECOND: 480}])
+def test_a_trial_that_ends_before_its_most_images_leaves_none_and_unknown_ones_tell_no_time(
+    left: dict[Trial, float], lines: LinePrinter, page: io.StringIO, clock: Clock
+):
+    lines.plan([FIRST, SECOND], 0, left)
+    for trial in (SECOND, FIRST):
+        lines.started(trial, 0, 0.0)
+        clock.now += 4
+        lines.epoch(trial, record(1))
+        lines.ended(trial, TrialState.COMPLETE, None)
+    told = [line.rpartition(", ")[2] for line in page.getvalue().splitlines() if " left" in line]
+    unknown = left[FIRST] != 96
+    # At 12 images/s: what SECOND leaves of its 480 is gone when FIRST, of whose 96 images 48 are left, runs.
+    assert told == (["? left"] * 2 if unknown else ["0 min 44 s left", "0 min 04 s left"])
