@@ -39,8 +39,8 @@ def smooth(name: str) -> keras.Model:
     """
 
     def replacement(layer: keras.layers.Layer) -> keras.layers.Layer:
-        relu = isinstance(layer, keras.layers.ReLU)
-        if relu or getattr(layer, "activation", None) is keras.activations.relu:
+        kinked = (keras.activations.relu, keras.activations.get("hard_swish"))
+        if isinstance(layer, keras.layers.ReLU) or getattr(layer, "activation", None) in kinked:
             return keras.layers.Activation("silu", name=layer.name)
         return keras.layers.AveragePooling2D.from_config(layer.get_config()) if pooled(layer) else layer
 
