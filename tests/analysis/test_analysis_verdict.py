@@ -108,6 +108,7 @@ def test_edges_of_the_share(published: Analysis, share: float, low: float, high:
         (0.5, 0.9, "gap_follows_updates"),
         (0.499, 0.9, "gap_may_follow_updates"),
         (0.4, 0.499, "gap_beyond_updates"),
+        (math.nan, math.nan, "gap_may_follow_updates"),
     ],
 )
 def test_the_share_like_for_like_must_agree(
@@ -116,6 +117,7 @@ def test_the_share_like_for_like_must_agree(
     first = dataclasses.replace(published.updates_share[0], share_alike=alike, high_alike=high_alike)
     changed = dataclasses.replace(published, updates_share=(first, *published.updates_share[1:]))
     assert _rules(changed)[0] == rule
+    assert "nan" not in draw_verdict(changed)[0].text
 
 
 @pytest.mark.parametrize(

@@ -207,6 +207,9 @@ def test_share_sentence_gives_both_shares_with_their_intervals(analysis: Analysi
         f"{OPEN.capitalize()}: {MATCHING} makes it 25% larger, like for like 0%"
     )
     assert panel_finding(replace(found, share=nan)) == ("By updates", "no share")
+    lone = replace(found, share=0.9, share_alike=nan, low_alike=nan, high_alike=nan)
+    assert panel_finding(lone)[1] == "90%, like for like not known"
+    assert share_sentence(lone, 0.95).endswith(", like for like not known")
 
 
 def test_every_figure_of_every_history_can_be_specified(published: pd.DataFrame) -> None:

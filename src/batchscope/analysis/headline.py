@@ -150,9 +150,10 @@ def share_rule(share: UpdatesShare) -> ShareRule:
 
     - ``follows_updates``: share and share_alike >= `MOST`, the share's interval above 0;
     - ``beyond_updates``: the interval of share_alike below `MOST`;
-    - ``may_follow_updates``: neither, or no interval. These data cannot tell.
+    - ``may_follow_updates``: neither, no interval, or no share_alike. These data cannot tell.
     """
-    if min(share.share, share.share_alike) >= MOST and share.low > 0:
+    # One by one: min() of a figure and NaN gives whichever comes first.
+    if share.share >= MOST and share.share_alike >= MOST and share.low > 0:
         return "follows_updates"
     return "beyond_updates" if share.high_alike < MOST else "may_follow_updates"
 
@@ -161,10 +162,11 @@ def share_clause(share: UpdatesShare, confidence: float) -> str:
     """What matching the number of updates does to the variance between batch sizes, in words."""
     where = f"in {share.stage}, " if share.stage else ""
     bounds = _bounded(share.low, share.high, confidence)
-    alike = (
-        f"; among batch sizes that reach the same numbers of updates, {percent(share.share_alike)}"
-        f"{_bounded(share.low_alike, share.high_alike, confidence)}"
-    )
+    alike = "; among batch sizes that reach the same numbers of updates, "
+    if math.isfinite(share.share_alike):
+        alike += f"{percent(share.share_alike)}{_bounded(share.low_alike, share.high_alike, confidence)}"
+    else:
+        alike += "it cannot be told"
     name = quantity_name(share.quantity)
     if share.share < 0:
         return (

@@ -116,9 +116,10 @@ def share_sentence(found: UpdatesShare, confidence: float) -> str:
         if found.share >= 0
         else f"makes it {percent(-found.share)} larger"
     )
-    alike = f"like for like {percent(found.share_alike)}"
+    alike = _alike(found)
     if math.isfinite(found.low):
         effect += f" ({interval(found.low, found.high, confidence, 'percent')})"
+    if math.isfinite(found.low_alike):
         alike += f" ({percent(found.low_alike)} to {percent(found.high_alike)})"
     return f"{where}: matching updates instead of epochs {effect}, {alike}"
 
@@ -127,8 +128,13 @@ def panel_finding(found: UpdatesShare) -> tuple[str, str]:
     """The finding in the few words that a panel has room for, and its figures."""
     if not math.isfinite(found.share):
         return "By updates", "no share"
-    figures = f"{percent(found.share)}, like for like {percent(found.share_alike)}"
-    return _SHORT[share_rule(found)], figures
+    return _SHORT[share_rule(found)], f"{percent(found.share)}, {_alike(found)}"
+
+
+def _alike(found: UpdatesShare) -> str:
+    """The share like for like, which too few epochs may leave without a figure."""
+    told = percent(found.share_alike) if math.isfinite(found.share_alike) else "not known"
+    return f"like for like {told}"
 
 
 def updates_info(history: pd.DataFrame, analysis: Analysis) -> UpdatesInfo | None:
