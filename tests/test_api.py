@@ -47,6 +47,7 @@ def test_the_public_names_are_chosen():
     assert batchscope.__all__ == [
         "BatchscopeError",
         "DataError",
+        "ExportError",
         "HistoryError",
         "ReportError",
         "Run",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from batchscope.errors import (
         BatchscopeError,
         DataError,
+        ExportError,
         HistoryError,
         ReportError,
         RunFolderError,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BatchscopeError",
     "DataError",
+    "ExportError",
     "HistoryError",
     "ReportError",
     "Run",

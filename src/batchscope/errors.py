@@ -7,6 +7,7 @@ BatchscopeError
 ├── HistoryError      a history table that lacks something or contradicts itself
 ├── RunFolderError    a run's folder that cannot be used
 ├── TrainingError     a recipe that this model or backend cannot carry out
+├── ExportError       another tool that cannot be given what was asked for
 └── ReportError       a page or picture that cannot be made
 
 A message states the rule, then the value that broke it, then what to do.
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 __all__ = [
     "BatchscopeError",
     "DataError",
+    "ExportError",
     "HistoryError",
     "Problem",
     "ReportError",
@@ -91,6 +93,10 @@ class RunFolderError(BatchscopeError):
 
 class TrainingError(BatchscopeError):
     """The recipe cannot be carried out by this model or backend."""
+
+
+class ExportError(BatchscopeError):
+    """A tool is not known, not installed, cannot be reached or refuses what it is given."""
 
 
 class ReportError(BatchscopeError):

@@ -26,6 +26,7 @@ __all__ = [
     "parse_data",
     "parse_study",
     "read_toml",
+    "study_values",
 ]
 
 # Of keys of one table that exclude each other, a new one takes the place of the old one.
@@ -168,6 +169,11 @@ def difference(before: BaseStudy, after: BaseStudy) -> list[str]:
         for key in keys
         if old.get(key) != new.get(key) and key != _TOLD
     ]
+
+
+def study_values(study: Study) -> dict[str, Any]:
+    """A study's values by dotted key, such as ``stages.fine_tuning.epochs``, but for those that are unset."""
+    return _flatten(study.model_dump(mode="json", exclude_none=True))
 
 
 def _copy(value: Any) -> Any:

@@ -64,6 +64,11 @@ class RunFolder:
         """Page, pictures and history, rebuilt from the database at any time."""
         return self.path / "report"
 
+    @property
+    def export(self) -> Path:
+        """What was exported to files, made anew from the database at any time."""
+        return self.path / "export"
+
     def checkpoint(self, trial: Trial) -> Path:
         """State of a trial while it is unfinished."""
         return self.checkpoints / f"{trial.name}.npz"

@@ -6,9 +6,11 @@ run, what was reported is there.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import sqlite3
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -230,9 +232,29 @@ class Store:
                 f"has {told[1]}; give others names of their own"
             )
 
+    def identity(self) -> str | None:
+        """What tells this run from all others, wherever its folder is moved to; None ahead of a session.
+
+        32 hexadecimal digits, drawn when the first session starts. Of a run that began before runs
+        were given one, they are a digest of when and by which command that was.
+        """
+        with self._translated():
+            kept = self._db.execute("SELECT value FROM fact WHERE name = 'identity'").fetchone()
+        if kept is not None:
+            return str(kept[0])
+        sessions = self.sessions()
+        if not sessions:
+            return None
+        started, _, facts = sessions[0]
+        return hashlib.sha256(f"{started} {facts.get('command')}".encode()).hexdigest()[:32]
+
     def start_session(self, started: str, facts: Mapping[str, str]) -> int:
         """Notes that a process began to write, with what it knows of its surroundings, secrets masked."""
         with self._writing():
+            self._db.execute(
+                "INSERT OR IGNORE INTO fact SELECT 'identity', ? WHERE NOT EXISTS (SELECT * FROM session)",
+                (uuid.uuid4().hex,),
+            )
             cursor = self._db.execute(
                 "INSERT INTO session (started, facts) VALUES (?, ?)", (started, _encoded(facts))
             )
