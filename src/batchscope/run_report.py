@@ -12,13 +12,14 @@ import pandas as pd
 from PIL import Image
 
 from batchscope.analysis import Analysis, Plan, RecipeFacts, Settings, Target, analyze, load_source
-from batchscope.errors import RunFolderError
+from batchscope.errors import HistoryError, RunFolderError
 from batchscope.history import encode_history
 from batchscope.loading import dump_study
 from batchscope.own_study import AnyStudy, CommandStudy, FunctionStudy
 from batchscope.records import TrialState
 from batchscope.report.content import DataSample, PageContent, Provenance
 from batchscope.report.files import replace_file
+from batchscope.report.notebook import RunCard, Trouble
 from batchscope.report.page import write_page
 from batchscope.report.pictures import write_pictures
 from batchscope.running.folder import RunFolder
@@ -26,7 +27,9 @@ from batchscope.running.store import Store, TrialStatus
 from batchscope.schedule import schedule
 from batchscope.spec import LearningRate, Study
 
-__all__ = ["analyze_run", "content_of", "page_content", "write_run_report"]
+__all__ = ["analyze_run", "content_of", "page_content", "run_card", "write_run_report"]
+
+_TROUBLES = (TrialState.FAILED, TrialState.DIVERGED)
 
 
 def write_run_report(study: AnyStudy, store: Store, folder: Path) -> Path:
@@ -140,6 +143,34 @@ def page_content(study: AnyStudy, store: Store, history: pd.DataFrame, analysis:
         data=_data_sample(store),
         notices=_notices(store.trials()),
     )
+
+
+def run_card(study: AnyStudy, store: Store, folder: RunFolder) -> RunCard:
+    """What a notebook shows of a run, whether it is over, goes on, or has not stored anything yet."""
+    statuses, history = store.trials(), store.history(study.name)
+    content, reason = None, ""
+    if history.empty:
+        reason = "No epoch is stored yet."
+    else:
+        try:
+            content = page_content(study, store, history, analyze_run(study, store, history))
+        except HistoryError as error:
+            reason = f"The history cannot be analysed yet: {error}"
+    page = folder.report / "report.html"
+    counts = [(str(state), sum(status.state is state for status in statuses)) for state in TrialState]
+    return RunCard(
+        title=study.name,
+        states=tuple((state, number) for state, number in counts if number),
+        troubles=tuple(_trouble(status) for status in statuses if status.state in _TROUBLES),
+        content=content,
+        reason=reason,
+        page=str(page) if page.exists() else None,
+    )
+
+
+def _trouble(status: TrialStatus) -> Trouble:
+    last = (status.error or "").strip().splitlines()[-1:]
+    return Trouble(status.trial.name, str(status.state), status.epochs, "".join(last))
 
 
 def _notices(statuses: list[TrialStatus]) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from batchscope.report.theme import DARK, LIGHT, Ground, batch_size_colours, cha
 if TYPE_CHECKING:
     from batchscope.report.figure import Figure
 
-__all__ = ["page_html", "script_json", "write_page"]
+__all__ = ["page_html", "script_json", "summary_line", "write_page"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def page_html(content: PageContent) -> str:
         .render(
             content=content,
             analysis=content.analysis,
-            summary_line=_summary_line(content.analysis),
+            summary_line=summary_line(content.analysis),
             reasons=_reasons(content.analysis),
             figures=figures,
             tables=analysis_tables(content.analysis),
@@ -117,7 +117,8 @@ def _charts(figures: tuple[Figure, ...], count: int) -> dict[str, Any]:
     }
 
 
-def _summary_line(analysis: Analysis) -> str:
+def summary_line(analysis: Analysis) -> str:
+    """How much the study holds: batch sizes, replicates, trials, and how far they went."""
     facts = analysis.facts
     sizes = [str(size) for size in facts.batch_sizes]
     shown = ", ".join(sizes) if len(sizes) <= 12 else f"{sizes[0]} to {sizes[-1]} ({len(sizes)} of them)"
