@@ -12,7 +12,7 @@ help:  ## List the commands
 $(BIN)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable '.[$(EXTRAS),kaggle]' $$($(BIN)/python scripts/dev_requirements.py)
+		--editable '.[$(EXTRAS),kaggle,mlflow,tensorboard]' $$($(BIN)/python scripts/dev_requirements.py)
 	touch $@
 
 install: $(BIN)/.installed  ## Install into .venv

@@ -65,6 +65,7 @@ def study_file(folder: Path) -> Path:
 def finished_run(path: Path) -> Path:
     """A run of two trials, without a report."""
     with RunFolder(path).claim(small_study()) as store:
+        store.start_session("2026-01-01T00:00:00+00:00", {})
         store.plan([FIRST, SECOND])
         for trial in (FIRST, SECOND):
             for epoch in (1, 2):
@@ -109,7 +110,7 @@ def test_the_module_is_the_command():
 
 
 def test_every_command_has_help(command: Command):
-    for words in ([], ["run"], ["report"], ["analyze"], ["studies"], ["show"], ["data"]):
+    for words in ([], ["run"], ["report"], ["export"], ["analyze"], ["studies"], ["show"], ["data"]):
         told = command(*words, "--help")
         assert told.code == 0
         assert len(told.out.splitlines()) > 5
@@ -142,6 +143,8 @@ def test_every_command_has_help(command: Command):
         (["run", "demo", "--data", "nowhere"], "nowhere: must be a folder with"),
         (["run", "demo", "--limit", "60", "--batch-sizes", "64"], "got batch size 64 and 45 examples"),
         (["report", "nowhere"], "Error: nowhere: holds no run"),
+        (["export", "nowhere", "--to", "csv"], "Error: nowhere: holds no run"),
+        (["run", "demo", "--track", "csv"], "can be tracked by mlflow and tensorboard, but got 'csv'"),
         (["analyze", "nowhere.csv"], "Error: nowhere.csv"),
         (["analyze", "published", "--margin", "0"], "margin must be above 0, but got 0.0"),
         (["analyze", "."], "Error: .: holds no run"),
@@ -266,6 +269,17 @@ def test_a_report_is_rebuilt_from_the_database(command: Command, tmp_path: Path)
     command("report", "r")
     assert {path.name for path in (folder / "report").iterdir()} == files
     assert (folder / "report" / "history.csv").read_bytes() == stored
+
+
+def test_a_run_is_exported_and_told_where(command: Command, tmp_path: Path):
+    folder = finished_run(tmp_path / "r")
+    told = command("export", "r", "--to", "csv", "--out", "mine.csv")
+    assert (told.code, told.out, told.err) == (0, "mine.csv\n", "")
+    with Store(folder / "results.sqlite") as store:
+        assert Path("mine.csv").read_bytes() == encode_history(store.history("tiny"), ".csv")
+    told = command("export", "r", "--to", "csv", "--tracking-uri", "x")
+    assert (told.code, told.out) == (2, "")
+    assert told.err.startswith("Error: --tracking-uri is for mlflow alone")
 
 
 def test_analyze_says_the_verdict_first(command: Command):

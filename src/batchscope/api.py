@@ -78,6 +78,36 @@ class Run:
         with self._store() as store:
             return write_run_report(self.study, store, RunFolder(self.path).report)
 
+    def export(self, to: str, *, out: str | Path | None = None, tracking_uri: str | None = None) -> str:
+        """Takes the run to another tool, or writes it as a file; see docs/export.md.
+
+        Exporting again adds what is new and nothing twice.
+
+        Args:
+            to: ``mlflow``, ``tensorboard``, ``csv``, ``parquet`` or ``json``.
+            out: The file, or TensorBoard's folder; by default one in the run's ``export/``.
+            tracking_uri: Of MLflow; by default what MLflow itself is set to.
+
+        Returns:
+            Where it lies.
+
+        Raises:
+            HistoryError: Nothing is stored yet.
+            ExportError: The tool is not known, not installed, or cannot be reached.
+            ReportError: The file cannot be written.
+        """
+        from batchscope.export import export_run
+
+        return export_run(RunFolder(self.path), to, None if out is None else Path(out), tracking_uri)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: how far the trials are, verdict, main charts and summary, at this moment."""
+        from batchscope.report.notebook import card_html
+        from batchscope.run_report import run_card
+
+        with self._store() as store:
+            return card_html(run_card(self.study, store, RunFolder(self.path)))
+
     def _store(self) -> Store:
         return Store(RunFolder(self.path).database)
 
@@ -101,6 +131,8 @@ def run(
     changes: Mapping[str, Any] | None = None,
     workers: int | None = None,
     cache_limit: int | str = "8GB",
+    track: str | Sequence[str] = (),
+    tracking_uri: str | None = None,
     watcher: Watcher | None = None,
 ) -> Run:
     """Carries out a study, or what is left of it, and writes its report.
@@ -131,6 +163,9 @@ def run(
             trains fastest, which is measured where much is left to do. Never more than trials are
             left, or memory has room for.
         cache_limit: What ready features may take up on disk, in bytes or as a text like ``8GB``.
+        track: Tools that follow the run while it goes on: ``mlflow``, ``tensorboard``, or both. One that
+            fails is told to the watcher and holds nothing up; `Run.export` adds later what it lacks.
+        tracking_uri: Of MLflow; by default what MLflow itself is set to.
         watcher: Told of the course; default: nobody.
 
     Returns:
@@ -140,6 +175,7 @@ def run(
         BatchscopeError: Nothing could be run.
         KeyboardInterrupt: Passed on, with a note of what is stored and how to go on.
     """
+    from batchscope.export import following, trackers_for
     from batchscope.running.run import run_study
     from batchscope.running.stopping import resumable
 
@@ -160,9 +196,10 @@ def run(
     packed = pack(study) if _is_function(study) else None
     folder = Path("runs") / resolved.name if out is None else Path(out)
     options = RunOptions(workers, parse_size(cache_limit))
-    result = Run(folder)
-    with resumable(folder):
-        run_study(resolved, folder, watcher or Silent(), options, packed)
+    result, place = Run(folder), RunFolder(folder)
+    trackers = trackers_for(track, tracking_uri, place)
+    with resumable(folder), following(watcher or Silent(), place, trackers) as told:
+        run_study(resolved, folder, told, options, packed)
         if not result.history.empty:
             result.write_report()
     return result

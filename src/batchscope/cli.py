@@ -125,6 +125,13 @@ def run(
     cache_limit: Annotated[
         str, typer.Option(metavar="SIZE", help="Disk space for features that are computed once.")
     ] = "8GB",
+    track: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TOOL", help="Show the run in mlflow or tensorboard while it goes on."),
+    ] = None,
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="Of MLflow; default what MLflow is set to.", show_default=False)
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
     """Run a study, or go on with one where it stopped."""
@@ -156,6 +163,8 @@ def run(
                 changes=changes,
                 workers=workers,
                 cache_limit=cache_limit,
+                track=track or (),
+                tracking_uri=tracking_uri,
                 watcher=_watcher(quiet),
             )
             _conclude(result, quiet)
@@ -171,6 +180,24 @@ def report(folder: Annotated[Path, typer.Argument(help="Folder of a run.", metav
     from batchscope import api
 
     typer.echo(api.load(folder).write_report())
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run.", metavar="DIR")],
+    to: Annotated[str, typer.Option(metavar="TOOL", help="mlflow, tensorboard, csv, parquet or json.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The file, or TensorBoard's folder; default in DIR/export/.", show_default=False),
+    ] = None,
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="Of MLflow; default what MLflow is set to.", show_default=False)
+    ] = None,
+) -> None:
+    """Take a run to MLflow or TensorBoard, or write it as one file; again adds what is new."""
+    from batchscope import api
+
+    typer.echo(api.load(folder).export(to, out=out, tracking_uri=tracking_uri))
 
 
 @app.command()
