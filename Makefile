@@ -4,7 +4,7 @@ BIN := .venv/bin
 EXTRAS ?= tensorflow
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test fuzz bench growth lint format clean
+.PHONY: help install demo test fuzz docs bench growth lint format clean
 
 help:  ## List the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -27,6 +27,16 @@ test: install  ## Run the tests
 fuzz: install  ## Try 10,000 hostile inputs of each kind, in minutes, other ones each time
 	BATCHSCOPE_FUZZ_EXAMPLES=10000 $(BIN)/python -m pytest tests/fuzz -n 2 --dist worksteal --timeout 3600
 
+$(BIN)/.docs-installed: $(BIN)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		$$($(BIN)/python scripts/dev_requirements.py docs)
+	touch $@
+
+docs: $(BIN)/.docs-installed  ## Build the documents' site into site/; fails where a reference has drifted or a link is dead
+	$(BIN)/python scripts/reference.py --check
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --doctree-dir build/doctrees docs site
+	$(BIN)/python scripts/site_check.py site
+
 bench: install  ## Measure against plain Keras and plain PyTorch; writes docs/performance.md
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m pytest tests/bench
@@ -47,4 +57,4 @@ format: install  ## Format the code
 	$(BIN)/ruff format
 
 clean:  ## Remove the environment and caches
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv build dist site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

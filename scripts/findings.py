@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 import pandas as pd
-from readme_pictures import palette_png
+from pictures import palette_png
 
 from batchscope.analysis import analyze
 from batchscope.analysis.estimates import DecompositionRow, Estimate

