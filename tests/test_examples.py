@@ -87,6 +87,24 @@ def test_sgd_classifier_shows_no_effect_where_there_is_none(tmp_path: Path):
     assert run.analyze().verdict[0].rule == "gap_steady"
 
 
+@pytest.mark.keras
+def test_keras_model(tmp_path: Path):
+    for name in ("keras_model.py", "keras_model.toml"):
+        (tmp_path / name).write_bytes((EXAMPLES / name).read_bytes())
+    small = [
+        "--batch-sizes",
+        "16,64",
+        "--replicates",
+        "1",
+        "--limit",
+        "200",
+        "--set",
+        "stages.training.epochs=2",
+    ]
+    execute(["-m", "batchscope", "run", "keras_model.toml", "--quiet", *small], tmp_path)
+    finished(tmp_path / "runs" / "keras-model", [16, 64], replicates=1, epochs=2)
+
+
 def notebook() -> dict[str, Any]:
     found: dict[str, Any] = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
     return found
