@@ -74,7 +74,8 @@ def test_images_are_standardised_by_colour(monkeypatch: pytest.MonkeyPatch):
 def test_views_of_oblong_images_turn_about_their_centre():
     data = tiny_data(size=(6, 10), channels=1)
     feed = make_feed(ModelSpec(**CNN), data)
-    examples = Examples(feed, data.split.training, data.split.validation, np.arange(4), seed=1)
+    nobody = np.arange(0)
+    examples = Examples(feed, data.split.training, data.split.validation, nobody, np.arange(4), seed=1)
     turned = Stage.model_validate(
         stage("one", "all", epochs=1, augmentation=Augmentation(zoom=[1.0, 1.0], horizontal_flip=True))
     )

@@ -1,0 +1,120 @@
+"""Budgets and learning rates in study files: what is accepted, what is refused, and what replaces what."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from batchscope.errors import StudyError
+from batchscope.loading import apply_changes, difference, dump_study, parse_study, read_toml
+from batchscope.recipe import BUDGETS, LearningRate, Until
+from test_loading import MINIMAL, problems
+
+TARGET = {"metric": "val_accuracy", "value": 0.9, "epochs": 50}
+GRID_STAGE = {"name": "one", "trainable": "head", "learning_rate": {"grid": [0.1, 0.2]}, "epochs": 3}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "rule"),
+    [
+        ("stages.one.examples", 0, "greater than or equal to 1"),
+        ("stages.one.seconds", 0.0, "greater than 0"),
+        ("stages.one.seconds", float("nan"), "finite number"),
+        ("stages.one.until", "best", "must be a table"),
+        ("stages.one.until", {"metric": "train_loss"}, "'val_accuracy' or 'val_loss'"),
+        ("stages.one.until", TARGET | {"value": 1.5}, "must be at most 1 for val_accuracy; it is 1.5"),
+        ("stages.one.until", TARGET | {"value": 0.0}, "greater than 0"),
+        ("stages.one.until", TARGET | {"epochs": 0}, "greater than or equal to 1"),
+        ("stages.one.until", TARGET | {"epoch": 1}, "did you mean epochs?"),
+        ("stages.one.learning_rate", "0.1", "{ base = 0.01 }"),
+        ("stages.one.learning_rate", {}, "needs either base, one learning rate, or grid"),
+        ("stages.one.learning_rate", {"base": 1.0, "grid": [1.0, 2.0]}, "needs either base, one learning"),
+        ("stages.one.learning_rate", {"base": 0.0}, "learning_rate.base: must be greater than 0 (got 0.0)"),
+        ("stages.one.learning_rate", {"grid": [0.1]}, "at least 2 items"),
+        ("stages.one.learning_rate", {"grid": [0.1, 0.2, 0.1]}, "each learning rate must be listed once"),
+        ("stages.one.learning_rate", {"grid": [0.1, float("inf")]}, "finite number"),
+        ("stages.one.learning_rate", {"bass": 0.1}, "did you mean base?"),
+        ("stages.one.learning_rate.rule", "cubic", "'constant', 'linear' or 'sqrt'"),
+        (
+            "stages.one.learning_rate",
+            {"base": 1.0, "rule": "linear"},
+            "need base_batch_size, and only they do",
+        ),
+        (
+            "stages.one.learning_rate",
+            {"base": 1.0, "base_batch_size": 16},
+            "need base_batch_size, and only they do",
+        ),
+        ("stages.one.learning_rate", {"base": 1.0, "warmup_epochs": 1, "warmup_updates": 1}, "by either"),
+        ("stages.one.learning_rate.warmup_updates", 0, "greater than or equal to 1"),
+        ("data.selection_share", 1.0, "less than 1"),
+    ],
+)
+def test_impossible_values_are_refused(key: str, value: object, rule: str):
+    with pytest.raises(StudyError) as caught:
+        parse_study(apply_changes(read_toml(MINIMAL, "mine"), [(key, value)]), "mine")
+    assert caught.value.problems[0].key.startswith(key)
+    assert rule in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        (
+            [("stages.one.examples", 15)],
+            "stages.one.examples must be at least the largest batch size, 16; it is 15",
+        ),
+        (
+            [("stages.one.learning_rate.warmup_epochs", 4)],
+            "learning_rate.warmup_epochs must not exceed the stage's epochs, 3; it is 4",
+        ),
+        (
+            [("stages.one.learning_rate.grid", [0.1, 0.2]), ("stages.one.until", TARGET)],
+            "a learning_rate.grid needs a last stage with another budget than until",
+        ),
+        (
+            [
+                ("stages.one.learning_rate.grid", [0.1, 0.2]),
+                ("stages", [GRID_STAGE, GRID_STAGE | {"name": "two"}]),
+            ],
+            "two would have to be tried in every combination; one, two have one",
+        ),
+    ],
+)
+def test_keys_that_contradict_each_other_are_refused(changes: list[tuple[str, object]], rule: str):
+    with pytest.raises(StudyError, match=re.escape(rule)):
+        parse_study(apply_changes(read_toml(MINIMAL, "mine"), changes), "mine")
+
+
+def test_a_stage_has_one_budget_and_a_change_replaces_it():
+    rule = "needs a budget, exactly one of epochs, updates, examples, seconds, until; it has "
+    assert f"{rule}none" in str(problems(MINIMAL.replace("epochs = 3", "")))
+    both = MINIMAL.replace("epochs = 3", "epochs = 3\nupdates = 10")
+    assert f"{rule}epochs, updates" in str(problems(both))
+    raw = read_toml(MINIMAL, "mine")
+    for key, value in (("updates", 40), ("seconds", 1.5), ("until", TARGET), ("examples", 40), ("epochs", 2)):
+        raw = apply_changes(raw, [(f"stages.one.{key}", value)])
+        stage = parse_study(raw, "mine").stages[0]
+        assert stage.budget == key
+        assert [getattr(stage, other) for other in BUDGETS if other != key] == [None] * 4
+    for key, value in TARGET.items():
+        raw = apply_changes(raw, [(f"stages.one.until.{key}", value)])
+    assert parse_study(raw, "mine").stages[0].until == Until(**TARGET)  # type: ignore[arg-type]
+
+
+def test_a_learning_rate_becomes_a_table_where_a_key_of_it_is_set():
+    key = "stages.one.learning_rate"
+    changes = [(f"{key}.rule", "sqrt"), (f"{key}.base_batch_size", 8), (f"{key}.warmup_epochs", 1)]
+    raw = apply_changes(read_toml(MINIMAL, "mine"), changes)
+    found = parse_study(raw, "mine").stages[0].learning_rate
+    assert found == LearningRate(base=0.001, rule="sqrt", base_batch_size=8, warmup_epochs=1)
+    raw = apply_changes(raw, [(f"{key}.grid", [0.2, 0.1]), (f"{key}.warmup_updates", 5)])
+    study = parse_study(raw, "mine")
+    wanted = LearningRate(grid=[0.2, 0.1], rule="sqrt", base_batch_size=8, warmup_updates=5)
+    assert study.stages[0].learning_rate == wanted
+    assert study.grid == [0.1, 0.2]
+    assert parse_study(read_toml(dump_study(study), "mine"), "mine") == study
+    plain = parse_study(apply_changes(raw, [(key, 0.5)]), "mine")
+    assert (plain.stages[0].learning_rate, plain.grid) == (0.5, None)
+    assert "stages.one.learning_rate: " in "\n".join(difference(plain, study))
