@@ -171,7 +171,7 @@ def difference(before: BaseStudy, after: BaseStudy) -> list[str]:
     ]
 
 
-def study_values(study: Study) -> dict[str, Any]:
+def study_values(study: BaseStudy) -> dict[str, Any]:
     """A study's values by dotted key, such as ``stages.fine_tuning.epochs``, but for those that are unset."""
     return _flatten(study.model_dump(mode="json", exclude_none=True))
 

@@ -13,10 +13,10 @@ import pandas as pd
 from batchscope.errors import HistoryError, RunFolderError
 from batchscope.history import METRICS
 from batchscope.loading import study_values
+from batchscope.own_study import AnyStudy
 from batchscope.records import Trial, TrialState
 from batchscope.running.folder import RunFolder
 from batchscope.running.store import Store, TrialStatus
-from batchscope.spec import Study
 
 __all__ = ["Parameter", "Point", "RunContent", "TrialSeries", "read_run"]
 
@@ -69,7 +69,7 @@ class RunContent:
     """
 
     identity: str
-    study: Study
+    study: AnyStudy
     started: float
     ended: float | None
     trials: tuple[TrialSeries, ...]
@@ -120,7 +120,7 @@ def read_run(place: RunFolder) -> RunContent:
     )
 
 
-def _sorted_name(trial: Trial, study: Study) -> str:
+def _sorted_name(trial: Trial, study: AnyStudy) -> str:
     """A trial's name that sorts as batch sizes and replicates do, for example ``b0016-r01``."""
     size = max(4, len(str(max(study.batch_sizes))))
     replicate = max(2, len(str(study.replicates)))

@@ -21,7 +21,7 @@ from batchscope.export.tracker import Tracker
 from batchscope.masking import masked
 from batchscope.records import BatchProgress, EpochRecord, Trial, TrialState
 from batchscope.running.folder import RunFolder
-from batchscope.running.progress import Watcher
+from batchscope.running.progress import Unit, Watcher
 
 __all__ = ["following"]
 
@@ -143,9 +143,11 @@ class _Live:
         """Passed on."""
         self._watcher.note(text)
 
-    def plan(self, trials: Sequence[Trial], done: int, left: Mapping[Trial, int]) -> None:
+    def plan(
+        self, trials: Sequence[Trial], done: int, left: Mapping[Trial, float], unit: Unit = "examples"
+    ) -> None:
         """Passed on; what an earlier session stored may not be there yet."""
-        self._watcher.plan(trials, done, left)
+        self._watcher.plan(trials, done, left, unit)
         self._stored()
 
     def started(self, trial: Trial, examples: int, seconds: float) -> None:
