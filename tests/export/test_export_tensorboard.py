@@ -146,10 +146,12 @@ def test_a_file_that_a_kill_cut_short_is_mended(tmp_path: Path, left: int):
     assert_holds(tmp_path / "logs", run)
 
 
-def test_a_trial_that_began_anew_takes_the_place_of_what_it_was(tmp_path: Path):
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_trial_that_began_anew_takes_the_place_of_what_it_was(tmp_path: Path, epochs: int):
     run = stored(tmp_path / "run")
     content = read_run(run.folder)
-    longer = dataclasses.replace(content.trials[2], points=content.trials[0].points)
+    slower = tuple(dataclasses.replace(point, seconds=9.0) for point in content.trials[0].points)
+    longer = dataclasses.replace(content.trials[2], points=slower[:epochs])
     tracker = TensorboardTracker(tmp_path / "logs")
     tracker.update(dataclasses.replace(content, trials=(*content.trials[:2], longer)))
     tracker.update(content)

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from batchscope.errors import HistoryError, RunFolderError
-from batchscope.history import METRICS
+from batchscope.history import GRID, METRICS
 from batchscope.loading import study_values
 from batchscope.own_study import AnyStudy
 from batchscope.records import Trial, TrialState
@@ -20,7 +20,7 @@ from batchscope.running.store import Store, TrialStatus
 
 __all__ = ["Parameter", "Point", "RunContent", "TrialSeries", "read_run"]
 
-_KEYS = ("batch_size", "replicate", "epoch")
+_KEYS = ("batch_size", "replicate", "epoch", GRID)
 Parameter = str | int | float | bool
 
 
@@ -53,6 +53,17 @@ class TrialSeries:
     name: str
     status: TrialStatus
     points: tuple[Point, ...]
+
+    @property
+    def parameters(self) -> dict[str, Parameter]:
+        """Batch size, replicate and, where the trial's is one of a grid, learning rate."""
+        trial = self.status.trial
+        grid = {} if trial.learning_rate is None else {"learning_rate": trial.learning_rate}
+        return {"batch_size": trial.batch_size, "replicate": trial.replicate, **grid}
+
+    def seconds_at(self, epoch: int) -> float | None:
+        """When an epoch ended, by which it is told from that of a trial that began anew; None without it."""
+        return next((point.seconds for point in self.points if point.epoch == epoch), None)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ RUN_TAG = "batchscope.run"
 TRIAL_TAG = "batchscope.trial"
 STATE_TAG = "batchscope.state"
 EPOCH_TAG = "batchscope.epoch"
-"""The last epoch of which MLflow has every figure; set after them."""
+"""The last epoch of which MLflow has every figure, and its `seconds`; set after them."""
 _NOTE_TAG = "mlflow.note.content"
 _PARENT_TAG = "mlflow.parentRunId"
 
@@ -53,6 +53,7 @@ class _Kept:
         ended: In milliseconds since 1970; None while it goes on.
         state: Of the trial; empty for the parent.
         epoch: The last of which it has every figure.
+        seconds: Of that epoch.
         parameters: Names of those that it has.
         beyond: Whether it may have figures of later epochs too, sent by a process that was killed.
     """
@@ -62,6 +63,7 @@ class _Kept:
     ended: int | None = None
     state: str = ""
     epoch: int = 0
+    seconds: float | None = None
     parameters: frozenset[str] = frozenset()
     beyond: bool = False
 
@@ -162,12 +164,14 @@ class _Experiment:
             )
             for entry in page:
                 tags = entry.data.tags
+                epoch, _, seconds = tags.get(EPOCH_TAG, "0").partition(" ")
                 found[tags.get(TRIAL_TAG, "")] = _Kept(
                     id=entry.info.run_id,
                     status=entry.info.status,
                     ended=None if entry.info.status == "RUNNING" else entry.info.end_time,
                     state=tags.get(STATE_TAG, ""),
-                    epoch=int(tags.get(EPOCH_TAG, "0")),
+                    epoch=int(epoch),
+                    seconds=float(seconds) if seconds else None,
                     parameters=frozenset(entry.data.params),
                     beyond=True,
                 )
@@ -194,23 +198,24 @@ class _Experiment:
         trial, state = series.status.trial, series.status.state
         last = series.points[-1].epoch if series.points else 0
         kept = self._kept.get(trial.name)
-        if kept is not None and kept.epoch > last:  # the trial began anew, and MLflow cannot forget figures
+        # Where the trial began anew: MLflow cannot forget figures.
+        if kept is not None and kept.epoch and kept.seconds != series.seconds_at(kept.epoch):
             self._client.delete_run(kept.id)
             kept = None
         if kept is None:
             kept = self._made(run, series.name, {TRIAL_TAG: trial.name, _PARENT_TAG: parent})
             self._kept[trial.name] = kept
-        own = {"batch_size": trial.batch_size, "replicate": trial.replicate}
-        self._add_parameters(trial.name, {**run.parameters, **own})
+        self._add_parameters(trial.name, {**run.parameters, **series.parameters})
         if kept.epoch < last or kept.state != state:
             self._add_figures(run, series, kept)
-            tags = {EPOCH_TAG: str(last), STATE_TAG: str(state)}
+            seconds = series.seconds_at(last)
+            tags = {EPOCH_TAG: f"{last} {seconds!r}" if last else "0", STATE_TAG: str(state)}
             if state is TrialState.FAILED or kept.state == TrialState.FAILED:
                 tags[_NOTE_TAG] = series.status.error or ""
             self._log(kept.id, tags=tags)
             parameters = self._kept[trial.name].parameters
             self._kept[trial.name] = replace(
-                kept, epoch=last, state=str(state), parameters=parameters, beyond=False
+                kept, epoch=last, seconds=seconds, state=str(state), parameters=parameters, beyond=False
             )
         self._set_status(trial.name, _status(state, run), _end(run, series))
 

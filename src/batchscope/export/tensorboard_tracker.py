@@ -37,10 +37,12 @@ class _Written:
     Attributes:
         path: The file.
         epoch: The last one in it.
+        seconds: Of that epoch.
     """
 
     path: Path
     epoch: int
+    seconds: float
 
 
 class TensorboardTracker:
@@ -73,17 +75,17 @@ class TensorboardTracker:
         """Nothing: TensorBoard has no place for files."""
 
     def _bring_up_to_date(self, run: RunContent, series: TrialSeries) -> None:
-        known, last = self._written.get(series.name), series.points[-1].epoch
-        if known is None or known.epoch > last:
+        known, last = self._written.get(series.name), series.points[-1]
+        if known is None or known.seconds != series.seconds_at(known.epoch):
             path = self._file(run, series)
             _complete(path, _head(run, series) + _records(run, series.points))
-        elif known.epoch < last:
+        elif known.epoch < last.epoch:
             path = known.path
             with path.open("ab") as file:
                 file.write(_records(run, [point for point in series.points if point.epoch > known.epoch]))
         else:
             return
-        self._written[series.name] = _Written(path, last)
+        self._written[series.name] = _Written(path, last.epoch, last.seconds)
 
     def _file(self, run: RunContent, series: TrialSeries) -> Path:
         name = f"events.out.tfevents.{int(run.started):010d}.batchscope"
@@ -120,7 +122,8 @@ def _head(run: RunContent, series: TrialSeries) -> bytes:
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.plugins.hparams import plugin_data_pb2, summary_v2
 
-    values = {**run.parameters, "batch_size": series.status.trial.batch_size}
+    values = {**run.parameters, **series.parameters}
+    del values["replicate"]
     summary = summary_v2.hparams_pb(values, start_time_secs=run.started)
     for value in summary.value:  # a map, which otherwise comes in any order
         data = plugin_data_pb2.HParamsPluginData.FromString(value.metadata.plugin_data.content)
