@@ -89,7 +89,8 @@ def tried(name: str) -> str:
 def usual_size(name: str) -> str:
     """The default image size against that of the whole network, with its top."""
     whole = getattr(keras.applications, name)(weights=None)
-    own, wanted = ModelSpec(backbone=name).image_size, whole.input_shape[1]
+    # MobileNetV3 takes any size; its weights are for 224.
+    own, wanted = ModelSpec(backbone=name).image_size, whole.input_shape[1] or 224
     known = USUAL_OTHERWISE.get(name, wanted)
     return f"{own} px by default" if own == known else f"DEFAULT {own} px, BUT KERAS HAS {wanted}"
 
