@@ -157,6 +157,7 @@ def test_every_command_has_help(command: Command):
         ),
         (["data", "describe", "synthetic-cactus", "--label", "x"], "so it takes no label or validation"),
         (["run", "demo", "--data", "keras:imdb"], "data.source: must be keras: and one of cifar10"),
+        (["run"], "needs either a study (or a function) or a command, but got none"),
     ],
 )
 def test_what_cannot_be_accepted_is_told_in_a_message(command: Command, arguments: list[str], message: str):
@@ -167,7 +168,7 @@ def test_what_cannot_be_accepted_is_told_in_a_message(command: Command, argument
     assert NO_TRACE not in told.err
 
 
-@pytest.mark.parametrize("arguments", [["run"], ["runs"], ["run", "demo", "--replicates", "x"]])
+@pytest.mark.parametrize("arguments", [["runs"], ["run", "demo", "--replicates", "x"]])
 def test_a_command_mistyped_is_refused(command: Command, arguments: list[str]):
     told = command(*arguments)
     assert told.code == 2

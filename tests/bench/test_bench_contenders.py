@@ -114,7 +114,7 @@ def test_other_work_is_refused(tmp_path: Path):
 
 def drawn(count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """The same draws as batchscope turns them into transforms, and raw."""
-    views = draw_views(RANGES, count, size, np.random.default_rng(5))
+    views = draw_views(RANGES, count, (size, size), np.random.default_rng(5))
     return views, np.random.default_rng(5).random((count, 7)).astype(np.float32)
 
 

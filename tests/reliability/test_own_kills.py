@@ -86,6 +86,11 @@ SLEEPER = (
     "os.replace('pids.new', 'pids')\n"
     "time.sleep(600)\n"
 )
+# A shell starts background jobs, the tests among them, with SIGINT ignored.
+HEEDING_CTRL_C = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from batchscope.cli import main; main()"
+)
 
 
 @pytest.fixture
@@ -94,12 +99,7 @@ def sleeping(tmp_path: Path) -> Iterator[tuple[int, list[int]]]:
     (tmp_path / "sleeper.py").write_text(SLEEPER)
     options = ["--batch-sizes", "16", "--replicates", "1", "--out", "run"]
     command = [
-        sys.executable,
-        "-m",
-        "batchscope",
-        "run",
-        "--command",
-        f"{sys.executable} sleeper.py",
+        *(sys.executable, "-c", HEEDING_CTRL_C, "run", "--command", f"{sys.executable} sleeper.py"),
         *options,
     ]
     with started(command, cwd=tmp_path) as process:
