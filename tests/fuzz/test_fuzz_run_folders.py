@@ -183,6 +183,7 @@ def overwritten(content: bytes, edits: list[tuple[int, bytes]]) -> bytes:
     "statement",
     [
         pytest.param("UPDATE trial SET state = 'odd'", id="a state that there is not"),
+        pytest.param("UPDATE trial SET batch_size = 0", id="trials that are not those of their names"),
         pytest.param("UPDATE fact SET value = '{'", id="no JSON"),
         pytest.param("UPDATE fact SET value = '{}'", id="a key is missing"),
         pytest.param("UPDATE fact SET value = '1'", id="no table"),

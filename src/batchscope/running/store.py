@@ -84,12 +84,14 @@ class Store:
         """All trials in the order of the plan."""
         with self._translated():
             rows = self._db.execute(
-                "SELECT batch_size, replicate, learning_rate, state, error, "
+                "SELECT name, batch_size, replicate, learning_rate, state, error, "
                 "(SELECT count(*) FROM epoch WHERE trial = name) FROM trial ORDER BY position"
             )
             return [
-                TrialStatus(Trial(batch_size, replicate, rate), TrialState(state), epochs, error)
-                for batch_size, replicate, rate, state, error, epochs in rows
+                TrialStatus(
+                    _named(name, Trial(batch_size, replicate, rate)), TrialState(state), epochs, error
+                )
+                for name, batch_size, replicate, rate, state, error, epochs in rows
             ]
 
     def set_state(self, trial: Trial, state: TrialState, error: str | None = None) -> None:
@@ -340,6 +342,13 @@ def _record(row: Sequence[Any], probes: Mapping[str, float], unreported: tuple[s
         probes=probes,
         unreported=unreported,
     )
+
+
+def _named(name: str, trial: Trial) -> Trial:
+    """A trial, if it is the one that its row is of; rows of other values could be of one trial twice."""
+    if trial.name != name:
+        raise ValueError(f"the row of trial {name} must be of it, but tells of {trial.name}")
+    return trial
 
 
 def _encoded(facts: Mapping[str, str]) -> str:
