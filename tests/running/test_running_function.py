@@ -270,6 +270,40 @@ def test_children_of_a_function_heed_signals_though_the_worker_does_not(tmp_path
     assert history[["forked", "started"]].to_numpy().tolist() == [[-15, -15]] * 2
 
 
+def test_what_reads_standard_input_finds_it_empty_and_swallows_no_message(tmp_path: Path):
+    def train(trial: TrialHandle) -> None:
+        import subprocess
+
+        for epoch in (1, 2, 3):
+            trial.report(updates=epoch, val_loss=1.0)
+            done = subprocess.run(["cat"], stdout=subprocess.PIPE, check=True, timeout=60)
+            assert done.stdout == b""
+            with contextlib.suppress(EOFError):
+                raise AssertionError(input())
+
+    assert outcomes(run_function(train, tmp_path / "run")) == BOTH
+
+
+def test_pipes_of_a_process_that_was_forked_survive_its_own_fork(tmp_path: Path):
+    """They may have the numbers of the worker's, which its children are rid of."""
+
+    def train(trial: TrialHandle) -> None:
+        import os
+
+        child = os.fork()
+        if not child:
+            os.closerange(3, 64)
+            ends = [os.pipe() for _ in range(8)]
+            grandchild = os.fork()
+            if not grandchild:
+                os._exit(0 if all(os.write(sink, b"x") and os.read(end, 1) for end, sink in ends) else 1)
+            os._exit(os.waitstatus_to_exitcode(os.waitpid(grandchild, 0)[1]))
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        trial.report(updates=1, val_loss=1.0, code=code)
+
+    assert run_function(train, tmp_path / "run").history["code"].tolist() == [0, 0]
+
+
 def test_what_cannot_be_imported_in_a_worker_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     module = ModuleType("only_here")
     exec("def train(trial): pass", module.__dict__)

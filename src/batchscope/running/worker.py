@@ -1,8 +1,8 @@
 """A worker: the process that trains. It is started as ``python -m batchscope.running.worker``.
 
 It is a program of its own, not a child made by multiprocessing, so that a user's script or
-notebook is not imported again in it. It takes commands on its standard input, gives messages on
-what was its standard output, and ends when the run that started it is gone.
+notebook is not imported again in it. It takes commands on what was its standard input, gives messages
+on what was its standard output, and ends when the run that started it is gone.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ _BACKENDS = ("tensorflow", "jax", "torch")
 def main() -> None:
     """Serves the run that started this process until it closes the pipe."""
     leave_signals_to_the_run()
-    outbox = _take_over_stdout()
+    pipe, outbox = _take_over_pipes()
     inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(inbox,), daemon=True).start()
+    threading.Thread(target=_listen, args=(pipe, inbox), daemon=True).start()
     set_up = inbox.get()
     if not isinstance(set_up, AnySetUp):
         raise TypeError(f"a worker must be set up first, but got {set_up!r}")
@@ -83,21 +83,35 @@ def leave_signals_to_the_run() -> None:
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
-def _take_over_stdout() -> BinaryIO:
-    """Keeps the pipe for messages; whatever libraries print goes where errors go, to the log.
+def _take_over_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """Keeps the pipes of messages, from the run and to it, for this process alone.
 
-    A process that is forked from this one does not keep it open: the run is to notice when this one ends.
+    Whatever libraries print goes where errors go, to the log. Standard input is empty: what reads it,
+    a program that the training starts as well, must not swallow a message. A process that is forked
+    from this one does not keep the pipes open: the run is to notice when this one ends.
     """
+    nothing = os.open(os.devnull, os.O_RDWR)
+    pipe = os.fdopen(os.dup(sys.stdin.fileno()), "rb")
     outbox = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=partial(os.close, outbox.fileno()))
+    os.dup2(nothing, sys.stdin.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    return outbox
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=partial(_let_go, [pipe.fileno(), outbox.fileno()], nothing))
+    return pipe, outbox
 
 
-def _listen(inbox: queue.SimpleQueue[Message]) -> None:
+def _let_go(kept: list[int], nothing: int) -> None:
+    """Empties the list of what this process keeps, so that what it forks in turn has nothing to let go.
+
+    The numbers stay taken, for the file objects would close them again.
+    """
+    while kept:
+        os.dup2(nothing, kept.pop(), inheritable=False)
+
+
+def _listen(pipe: BinaryIO, inbox: queue.SimpleQueue[Message]) -> None:
     try:
-        while (message := receive(sys.stdin.buffer)) is not None:
+        while (message := receive(pipe)) is not None:
             inbox.put(message)
     finally:
         # The run is gone: nobody would store what is trained from here on.
