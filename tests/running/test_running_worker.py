@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import queue
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from batchscope.errors import Problem, StudyError, TrainingError
+from batchscope.running import pool
 from batchscope.running import worker as program
 from batchscope.running.messages import EpochDone, Fatal, Measured, SetUp, Stored, receive, send
 from run_samples import record, small_study
@@ -99,6 +101,36 @@ def test_a_worker_leaves_signals_to_the_run():
             process.send_signal(number)
         out, _ = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, "not disturbed\n")
+
+
+@pytest.mark.parametrize("error", [None, ProcessLookupError, PermissionError])
+def test_the_group_of_a_worker_that_is_gone_is_signalled_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[OSError] | None
+):
+    """Its number may be another group's by then."""
+    signalled: list[tuple[int, int]] = []
+
+    def killpg(group: int, number: int) -> None:
+        signalled.append((group, number))
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(os, "killpg", killpg)
+    inbox: queue.SimpleQueue[pool.Heard] = queue.SimpleQueue()
+    command = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0) as process:
+        gone = pool.Worker(process, tmp_path / "log", inbox, leads_group=True)
+        gone.kill()
+        expected = [(process.pid, signal.SIGKILL)]
+        assert signalled == expected
+        assert gone.is_alive()
+        assert process.stdin is not None
+        process.stdin.close()
+        assert inbox.get(timeout=60) == (gone, None)
+        assert signalled == expected * 2
+        gone.kill()
+        assert signalled == expected * 2
+        gone.reader.join(60)
 
 
 class Trainer:

@@ -49,7 +49,8 @@ class Job:
 class Worker:
     """A worker process, the job it is at, and what was wrong with the last it wrote.
 
-    One that leads a process group is ended with all that it has started.
+    One that leads a process group is ended with all that it has started, and once it is gone no more
+    than once: its group's number may then be another's.
     """
 
     process: subprocess.Popen[bytes]
@@ -59,6 +60,8 @@ class Worker:
     job: Job | None = None
     fault: str = ""
     reader: threading.Thread = field(init=False)
+    _ended: bool = field(init=False, default=False)
+    _ending: threading.Lock = field(init=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self.reader = threading.Thread(target=self._read, daemon=True)
@@ -83,8 +86,13 @@ class Worker:
         if not self.leads_group:
             self.process.kill()
             return
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        with self._ending:
+            if self._ended:
+                return
+            self._ended = not self.is_alive()
+            # The second is how some systems say that all of the group are dead already.
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
 
     @property
     def trial(self) -> Trial:
