@@ -89,8 +89,8 @@ class CommandStudy(OwnStudy):
     Attributes:
         command: Program and arguments, split as a shell would, but run without one. The words of
             `PLACEHOLDERS` in braces stand for the trial's; a brace itself is written twice.
-        records: File that the program writes its records to, with the same placeholders; none where
-            they are lines of its standard output.
+        records: File that the program writes its records to, with the same placeholders, of which
+            some must tell trials apart; none where they are lines of its standard output.
     """
 
     command: Annotated[str, Field(min_length=1)]
@@ -126,6 +126,21 @@ class CommandStudy(OwnStudy):
         if "learning_rate" in used and self.learning_rates is None:
             raise ValueError("learning_rates must be given, for the command asks for {learning_rate}")
         return self
+
+    @model_validator(mode="after")
+    def _each_trial_has_its_records(self) -> CommandStudy:
+        used = set(_placeholders(self.records or ""))
+        if self.records is None or used & {"trial", "folder"}:
+            return self
+        rate_is_told = self.grid is None or "learning_rate" in used
+        if "batch_size" in used and used & {"replicate", "seed"} and rate_is_told:
+            return self
+        rate = "" if self.grid is None else ", and {learning_rate}, for there are several"
+        raise ValueError(
+            "records must be another file for each trial, but nothing in it tells them apart: "
+            f"{self.records}; put {{trial}} or {{folder}} in it, or {{batch_size}} with {{replicate}} or "
+            f"{{seed}}{rate}"
+        )
 
 
 AnyOwnStudy = FunctionStudy | CommandStudy

@@ -69,6 +69,43 @@ def test_a_command_that_cannot_be_run_is_refused(command: str, problem: str):
     assert problem in told
 
 
+RATES = "learning_rates = [0.1, 0.01]\n"
+
+
+@pytest.mark.parametrize(
+    ("records", "more"),
+    [
+        ("{trial}", RATES),
+        ("{folder}/r", RATES),
+        ("{batch_size}-{replicate}", ""),
+        ("{batch_size}-{seed}", "learning_rates = [0.1]\n"),
+        ("{batch_size}-{seed}-{learning_rate}", RATES),
+    ],
+)
+def test_each_trial_may_have_a_file_of_records(records: str, more: str):
+    assert parsed(COMMAND + more + f'records = "{records}"\n').records == records  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("records", "more"),
+    [
+        ("r.jsonl", ""),
+        ("{{trial}}", ""),
+        ("{batch_size}", ""),
+        ("{replicate}-{seed}", ""),
+        ("{batch_size}-{replicate}", RATES),
+        ("{learning_rate}-{seed}", RATES),
+    ],
+)
+def test_a_file_of_records_for_several_trials_is_refused(records: str, more: str):
+    [told] = problems(COMMAND + more + f'records = "{records}"\n')
+    assert told == (
+        "the file: records must be another file for each trial, but nothing in it tells them apart: "
+        f"{records}; "
+        "put {trial} or {folder} in it, or {batch_size} with {replicate} or {seed}"
+    ) + (", and {learning_rate}, for there are several" if more else "")
+
+
 def test_other_keys_are_checked_as_in_any_study():
     text = COMMAND.replace("[16, 8]", "[16, 16]") + 'records = "{folder}/{epoch}"\nepochs = 0\nstages = []\n'
     told = problems(text)

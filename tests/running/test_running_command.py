@@ -207,12 +207,17 @@ def test_records_come_from_a_file_however_the_program_writes_it(
 
 
 def test_a_file_of_records_from_another_run_is_moved_aside(tmp_path: Path):
-    path = tmp_path / "r.jsonl"
-    path.write_text('{"updates": 1, "val_accuracy": 0.99}\n')
+    """And those that were moved before stay."""
+    path = tmp_path / "b16-r1.jsonl"
     text = "with open(sys.argv[1], 'a') as file:\n    file.write(record(1) + '\\n')\n"
-    run = run_program(text, tmp_path / "run", [str(path)], records=str(path), batch_sizes=[16])
-    assert run.history["val_accuracy"].tolist() == [0.116]
-    assert path.with_name("r.jsonl.before").read_text() == '{"updates": 1, "val_accuracy": 0.99}\n'
+    where = str(tmp_path / "{trial}.jsonl")
+    of_others = [f'{{"updates": 1, "val_accuracy": {accuracy}}}\n' for accuracy in (0.97, 0.98, 0.99)]
+    for number, content in enumerate(of_others):
+        path.write_text(content)
+        run = run_program(text, tmp_path / f"run-{number}", [where], records=where, batch_sizes=[16])
+        assert run.history["val_accuracy"].tolist() == [0.116]
+    aside = [path.with_name(f"{path.name}.{ending}") for ending in ("before", "before-2", "before-3")]
+    assert [moved.read_text() for moved in aside] == of_others
 
 
 def test_a_line_in_the_file_that_is_no_object_ends_the_trial(tmp_path: Path):

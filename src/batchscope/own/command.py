@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO
+from itertools import chain, count
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -235,10 +236,12 @@ def _variables(known: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _move_aside(path: Path) -> None:
-    """Records of another run must not become this one's."""
+    """Records of another run must not become this one's, nor take the place of those moved before."""
     try:
         if path.exists():
-            path.replace(path.with_name(f"{path.name}.before"))
+            endings = chain(["before"], (f"before-{number}" for number in count(2)))
+            names = (path.with_name(f"{path.name}.{ending}") for ending in endings)
+            path.replace(next(name for name in names if not os.path.lexists(name)))
     except OSError as error:
         raise TrainingError(
             f"{path}: the records of another run must be moved aside, but: {error}"
