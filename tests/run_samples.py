@@ -88,7 +88,7 @@ class Events:
     def epoch(self, trial: Trial, record: EpochRecord) -> None:
         self.records.append((trial.name, record.epoch))
 
-    def discarded(self, trial: Trial, epoch: int) -> None:
+    def discarded(self, trial: Trial, epoch: int, *, replaced: bool) -> None:
         self.notes.append(f"{trial.name} begins anew at {epoch}")
 
     def ended(self, trial: Trial, *told: str | None) -> None:

@@ -111,14 +111,14 @@ class Kept:
     def __init__(self) -> None:
         self.now = 100.0
         self.records: list[EpochRecord] = []
-        self.discards: list[int] = []
+        self.discards: list[tuple[int, bool]] = []
 
     def store(self, record: EpochRecord) -> None:
         self.records.append(record)
         self.now += 5
 
-    def discard(self, epoch: int) -> None:
-        self.discards.append(epoch)
+    def discard(self, epoch: int, *, replaced: bool) -> None:
+        self.discards.append((epoch, replaced))
         self.records = [record for record in self.records if record.epoch < epoch]
 
 
@@ -191,10 +191,34 @@ def test_code_that_begins_anew_and_comes_to_other_figures_replaces_what_is_store
     trial.call()
     trial.report(10, 0.1)
     trial.report(20, 0.7)
-    assert trial.kept.discards == [2]
+    assert trial.kept.discards == [(2, True)]
     assert trial.rows == [(1, 10, 0.1), (2, 20, 0.7)]
     trial.report(30, 0.8)
     assert trial.rows[2] == (3, 30, 0.8)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "discards", "left"),
+    [
+        ([1, 2], [(3, False)], 2),
+        ([1], [(2, False)], 1),
+        ([1, 2, 3], [], 3),
+        ([2], [], 3),  # it goes on, from before the last
+        ([], [], 3),  # its state is that of the end
+    ],
+)
+def test_what_is_stored_beyond_the_end_of_code_that_began_anew_is_discarded(
+    trial: Trial, epochs: list[int], discards: list[tuple[int, bool]], left: int
+):
+    for epoch in (1, 2, 3):
+        trial.report(10 * epoch, 0.1 * epoch)
+    trial.call()
+    for epoch in epochs:
+        trial.report(10 * epoch, 0.1 * epoch)
+    trial.ledger.end()
+    assert trial.kept.discards == discards
+    assert [row[0] for row in trial.rows] == list(range(1, left + 1))
+    assert trial.ledger.records == tuple(trial.kept.records)
 
 
 def test_code_that_goes_on_from_another_state_than_the_stored_one_is_refused(trial: Trial):

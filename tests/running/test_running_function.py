@@ -165,6 +165,29 @@ def test_a_function_that_begins_anew_with_other_figures_leaves_one_course_and_sa
     assert facts["discarded of b32-r1"] == "epochs 1 to 2"
 
 
+def test_epochs_beyond_those_of_a_function_that_was_shortened_are_discarded_and_said(tmp_path: Path):
+    folder, mended = tmp_path / "run", tmp_path / "mended"
+
+    def train(trial: TrialHandle) -> None:
+        for epoch in (1, 2) if mended.exists() else (1, 2, 3, 4):
+            trial.report(updates=epoch * 64 // trial.batch_size, val_accuracy=epoch / 10)
+        if not mended.exists():
+            raise ValueError
+
+    assert outcomes(run_function(train, folder)) == [("b16-r1", "failed", 4), ("b32-r1", "failed", 4)]
+    mended.touch()
+    seen = Events()
+    run = run_function(train, folder, seen)
+    assert outcomes(run) == [("b16-r1", "complete", 2), ("b32-r1", "complete", 2)]
+    assert run.history["val_accuracy"].tolist() == [0.1, 0.2] * 2
+    assert [note for note in seen.notes if "anew" in note] == [
+        f"{name} began anew, and ended earlier than before: epochs 3 to 4 are discarded"
+        for name in ("b16-r1", "b32-r1")
+    ]
+    with Store(RunFolder(folder).database) as store:
+        assert store.sessions()[1][2]["discarded of b32-r1"] == "epochs 3 to 4"
+
+
 @pytest.mark.parametrize(
     ("body", "last_line"),
     [

@@ -29,8 +29,13 @@ class Outlet(Protocol):
             HistoryError: It does not go with what is stored of other trials.
         """
 
-    def discard(self, epoch: int) -> None:
-        """Gives up the trial's stored records from an epoch on."""
+    def discard(self, epoch: int, *, replaced: bool) -> None:
+        """Gives up the trial's stored records from an epoch on.
+
+        Args:
+            epoch: The first of them.
+            replaced: Whether others come in their place.
+        """
 
 
 class Ledger:
@@ -43,6 +48,9 @@ class Ledger:
     - of code that began at epoch 1: another course of the whole trial. What is stored of the old
       one from that epoch on is discarded, and said, so that no history is put together of two;
     - of code that went on later: a mistake, for what came before is of the old course.
+
+    Code that began at epoch 1 and ended before the stored ones is another course too: what is stored
+    beyond its end is discarded.
 
     Args:
         batch_size: The trial's.
@@ -90,6 +98,12 @@ class Ledger:
             raise TrialOverError
         self._since = time.monotonic()
 
+    def end(self) -> None:
+        """The code has ended by itself, and reports no more."""
+        if self._first == 1 and self._last < len(self._records):
+            self._outlet.discard(self._last + 1, replaced=False)
+            del self._records[self._last :]
+
     def _add(self, record: EpochRecord) -> None:
         self._outlet.store(record)
         self._records.append(record)
@@ -104,7 +118,7 @@ class Ledger:
                 "figures of each epoch with its state and report them again; code that begins anew at "
                 "epoch 1 replaces what is stored"
             )
-        self._outlet.discard(epoch)
+        self._outlet.discard(epoch, replaced=True)
         del self._records[epoch - 1 :]
         self._add(record)
 

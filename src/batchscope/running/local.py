@@ -57,8 +57,11 @@ class Sink(Protocol):
             HistoryError: The record does not go with those that are stored.
         """
 
-    def discarded(self, trial: Trial, epoch: int) -> None:
-        """The trial's code has begun anew, and its stored records from this epoch on are replaced."""
+    def discarded(self, trial: Trial, epoch: int, *, replaced: bool) -> None:
+        """The trial's code has begun anew, and its stored records from this epoch on are no more.
+
+        Others come in their place where they are `replaced`; else the code has ended before.
+        """
 
     def ended(self, trial: Trial, error: str | None) -> None:
         """A trial is over; `error` is the traceback of a failed one."""
@@ -138,8 +141,8 @@ class _Execution:
                 self._sink.batch(worker.trial, progress)
             case EpochDone(record):
                 worker.tell(self._stored(worker.trial, record))
-            case Discarded(epoch):
-                self._sink.discarded(worker.trial, epoch)
+            case Discarded(epoch, replaced):
+                self._sink.discarded(worker.trial, epoch, replaced=replaced)
                 worker.tell(Stored())
 
     def _stored(self, trial: Trial, record: EpochRecord) -> Stored | Refused:

@@ -169,9 +169,15 @@ class EpochDone:
 
 @dataclass(frozen=True)
 class Discarded:
-    """From a worker: the trial's stored records from this epoch on are no more; it waits for `Stored`."""
+    """From a worker: the trial's stored records from an epoch on are no more; it waits for `Stored`.
+
+    Attributes:
+        epoch: The first of them.
+        replaced: Whether others come in their place.
+    """
 
     epoch: int
+    replaced: bool
 
 
 @dataclass(frozen=True)

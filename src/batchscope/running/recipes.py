@@ -67,9 +67,9 @@ class Line:
         if isinstance(answer, Refused):
             raise HistoryError(answer.reason)
 
-    def discard(self, epoch: int) -> None:
-        """Has the trial's stored records from an epoch on given up."""
-        self.say(Discarded(epoch))
+    def discard(self, epoch: int, *, replaced: bool) -> None:
+        """Has the trial's stored records from an epoch on given up, for others or for none."""
+        self.say(Discarded(epoch, replaced))
         self.answer()
 
 
@@ -133,6 +133,7 @@ class _OwnRecipe:
             self.train(values, ledger, begun=begun)
         except TrialOverError:
             return
+        ledger.end()
         if not ledger.records:
             raise TrainingError("a trial must report at least one epoch, but ended without")
 

@@ -84,14 +84,16 @@ class Recorder:
         self.store.add(trial, record)
         self.watcher.epoch(trial, record)
 
-    def discarded(self, trial: Trial, epoch: int) -> None:
+    def discarded(self, trial: Trial, epoch: int, *, replaced: bool) -> None:
         """The trial's code has begun anew."""
         last = self.store.last_epoch(trial)
         self.store.discard(trial, epoch)
         epochs = f"epochs {epoch} to {last.epoch if last else epoch}"
-        self.watcher.note(
-            f"{trial.name} began anew, with other figures than before: {epochs} are discarded and replaced"
-        )
+        if replaced:
+            told = f"with other figures than before: {epochs} are discarded and replaced"
+        else:
+            told = f"and ended earlier than before: {epochs} are discarded"
+        self.watcher.note(f"{trial.name} began anew, {told}")
         self.store.update_session(self.session, {f"discarded of {trial.name}": epochs})
 
     def ended(self, trial: Trial, error: str | None) -> None:
