@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+from analysis_samples import made_history
 from recipe_samples import NAMES, REACHED, TARGET, recipe, until_history
 
-from batchscope.analysis import Analysis, Plan, RecipeFacts, Settings, analyze
+from batchscope.analysis import Analysis, Plan, RecipeFacts, Settings, Target, analyze
 from batchscope.analysis.panel import build_panel, stage_view
 from batchscope.history import check_history
 
@@ -127,3 +128,28 @@ def test_the_cheapest_way_counts_each_trial_up_to_its_own_end() -> None:
     assert choice.batch_size == 16
     assert choice.spent == pytest.approx(last["updates"].mean())
     assert "still_rising" not in {reason.rule for reason in found.recommendation.reasons}
+
+
+def test_a_straggler_beyond_the_ended_trials_has_no_part_in_what_the_end_took() -> None:
+    """Three of four trials reached 0.9 at epoch 8; the fourth is at epoch 9, far below it, and goes on."""
+    history = made_history(
+        batch_sizes=(16, 32),
+        replicates=4,
+        epochs=9,
+        val=lambda b, r, e, u: 0.5 if r == 4 else 0.9 - 0.01 * (8 - e) - 0.02 * (b == 32),
+    )
+    last = [9 if size == 16 and replicate == 4 else 8 for size, replicate in _trials(history)]
+    history = history[history["epoch"] <= last]
+    names = [f"b{size}-r{replicate}" for size in (16, 32) for replicate in (1, 2, 3)]
+    plan = Plan({"training": "until"}, None, {"training": Target("val_accuracy", 0.9, 12)}, frozenset(names))
+    found = analyze(history, FEW, RecipeFacts(plan=plan)).recommendation
+    assert (found.best_batch_size, found.best_mean) == (16, pytest.approx(0.9))
+    ends = history[(history["batch_size"] == 16) & (history["epoch"] == 8) & (history["replicate"] <= 3)]
+    for choice in found.choices:
+        assert (choice.batch_size, choice.epoch) == (16, 8)
+        assert choice.spent == pytest.approx(ends[choice.cost].mean())
+    assert [choice.cost for choice in found.choices] == ["updates", "examples", "seconds"]
+
+
+def _trials(history: pd.DataFrame) -> list[tuple[int, int]]:
+    return list(zip(history["batch_size"], history["replicate"], strict=True))

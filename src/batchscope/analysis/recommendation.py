@@ -27,7 +27,8 @@ class _Standing:
     """How the batch sizes stand at the end, higher being better.
 
     Attributes:
-        score: (B, R, E) float64, the metric, its sign turned if it is a loss.
+        score: (B, R, E) float64, the metric, its sign turned if it is a loss. Where trials have ends of
+            their own, NaN for those that have not ended.
         mean: (B, E) float64, over replicates.
         final: (B, R) float64, the score at the batch size's end.
         final_mean: (B,) float64, over replicates.
@@ -97,6 +98,9 @@ def _sign(quantity: str) -> float:
 
 def _standing(panel: Panel, quantity: str) -> _Standing | None:
     score = panel.carried(_sign(quantity) * panel.metrics[quantity])
+    if panel.ends.own is not None:
+        # The end is a mean over ended trials alone; with others on the way there it might never be reached.
+        score = np.where(panel.ends.own[:, :, None] >= 0, score, np.nan)
     _, mean, _ = mean_and_sd(score, axis=1)
     final = panel.at_end(score)
     _, final_mean, _ = mean_and_sd(final, axis=1)
