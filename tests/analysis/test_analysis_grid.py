@@ -11,7 +11,7 @@ import pytest
 from analysis_samples import made_history
 from recipe_samples import BEST, tried
 
-from batchscope.analysis import Analysis, RecipeFacts, Settings, analyze, to_json
+from batchscope.analysis import Analysis, Plan, RecipeFacts, Settings, analyze, to_json
 from batchscope.errors import HistoryError
 from batchscope.history import check_history
 from batchscope.report.figures import all_figures
@@ -111,6 +111,24 @@ def test_learning_rates_are_held_against_each_other_over_the_replicates_that_all
     assert chosen(found)[64] == 0.02
     points = [point for point in found.learning_rates.points if point.batch_size == 64]
     assert [point.n_missing for point in points] == [0, 1, 1, 1]
+
+
+def test_a_trial_that_runs_does_not_judge_its_learning_rate_where_each_has_an_end_of_its_own() -> None:
+    """One at epoch 2 is far worse than any, one at epoch 5 far better; neither has ended."""
+    history = tried()
+    running = {"b64-lr0.02-r3": (2, 0.1), "b32-lr0.04-r3": (5, 1.0)}
+    for name, (epoch, value) in running.items():
+        at = history["trial"] == name
+        history.loc[at, "selection_accuracy"] = value
+        history = history[~(at & (history["epoch"] > epoch))]
+    ended = frozenset(history["trial"]) - set(running)
+    for names in (ended, ended - {"b32-lr0.04-r1", "b32-lr0.04-r2"}):
+        plan = Plan({"one": "epochs", "two": "seconds"}, None, ended=names)
+        found = analyze(history, FEW, RecipeFacts(plan=plan))
+        assert chosen(found) == BEST
+    points = {(point.batch_size, point.learning_rate): point for point in found.learning_rates.points}
+    assert [points[key].n_missing for key in ((64, 0.02), (32, 0.04), (32, 0.01))] == [1, 3, 0]
+    assert len(points[64, 0.02].finals) == 2
 
 
 @pytest.mark.parametrize("named", [True, False])

@@ -52,8 +52,8 @@ def analyze(
     settings = settings or Settings()
     history, plan = check_history(history), None if recipe is None else recipe.plan
     metric = _metric(history, settings.metric)
-    own_ends = plan is not None and plan.last_epochs is None
-    chosen = choose_learning_rates(history, metric, settings.confidence, own_ends=own_ends)
+    ended = plan.ended if plan is not None and plan.last_epochs is None else frozenset()
+    chosen = choose_learning_rates(history, metric, settings.confidence, ended=ended)
     panel = build_panel(history if chosen is None else at_chosen(history, chosen), plan)
     quantities = (metric, "gap") if "gap" in panel.metrics else (metric,)
     retuned = learning_rate_retuned(panel, recipe) if chosen is None else True

@@ -31,7 +31,7 @@ class _Grid:
 
 
 def choose_learning_rates(
-    history: pd.DataFrame, metric: str, confidence: float, *, own_ends: bool = False
+    history: pd.DataFrame, metric: str, confidence: float, *, ended: frozenset[str] = frozenset()
 ) -> LearningRates | None:
     """Chooses each batch size's learning rate where trials have tried several.
 
@@ -48,7 +48,9 @@ def choose_learning_rates(
         history: In standard form, see `batchscope.history.check_history`.
         metric: ``val_accuracy`` or ``val_loss``.
         confidence: Of the intervals.
-        own_ends: Whether trials of a batch size end at different epochs, so that each one's last counts.
+        ended: Names of the trials that have ended, where trials of a batch size end at different epochs.
+            As soon as there is one, its own last epoch is a trial's end, and trials not among them do
+            not count unless they diverged.
 
     Returns:
         None where each batch size and replicate has one trial and none is of a grid.
@@ -62,7 +64,7 @@ def choose_learning_rates(
     check_figures(history)
     column = f"{SELECTION}{metric.removeprefix('val_')}"
     column = column if column in history.columns else metric
-    trials = _ends(history.assign(rate=grid.rates), column, metric, own_ends=own_ends)
+    trials = _ends(history.assign(rate=grid.rates), column, metric, ended)
     points = [
         point
         for size in sorted(trials["batch_size"].unique().tolist())
@@ -113,13 +115,14 @@ def _stage_of_grid(history: pd.DataFrame, stages: pd.Series) -> str | None:
     return found[0] if found else None
 
 
-def _ends(history: pd.DataFrame, column: str, metric: str, *, own_ends: bool) -> pd.DataFrame:
+def _ends(history: pd.DataFrame, column: str, metric: str, ended: frozenset[str]) -> pd.DataFrame:
     """A row for each trial that has a learning rate: whether it diverged or ended, and its figures then."""
     last = history[history["rate"].notna()].groupby(_TRIAL, sort=False).tail(1)
     measured = [name for name in METRICS if name in last.columns]
     finite = np.isfinite(last[measured].to_numpy()).all(axis=1)
     end = history.groupby("batch_size")["epoch"].max()
-    there = finite & (own_ends | (last["epoch"] == last["batch_size"].map(end)).to_numpy())
+    over = last["trial"].isin(ended) if ended else last["epoch"] == last["batch_size"].map(end)
+    there = finite & over.to_numpy()
     return pd.DataFrame(
         {
             "batch_size": last["batch_size"],
