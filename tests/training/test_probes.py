@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from backbones import SMALL_TAIL, small_study
+from sklearn.model_selection import train_test_split
 
 from batchscope.analysis.batchnorm_mode import in_inference_mode
 from batchscope.analysis.panel import build_panel
@@ -215,6 +216,37 @@ def test_the_subset_is_stratified_fixed_and_no_larger_than_there_are_images():
     share = labels[training].mean()
     assert labels[training[chosen]].mean() == pytest.approx(share, abs=0.005)
     assert sorted(probe_rows(training, labels, 5000, seed=1)) == list(range(800))
+
+
+@pytest.mark.parametrize(
+    ("counts", "count", "expected"),
+    [
+        ((300, 699, 1), 200, (60, 140, 0)),  # one image of a class
+        ((20, 20, 20), 58, (19, 19, 20)),  # two images left for three classes
+        ((20, 20, 20), 2, (0, 1, 1)),  # two images wanted of three classes
+    ],
+)
+def test_where_no_split_has_each_class_on_both_sides_shares_are_kept_as_near_as_can_be(
+    counts: tuple[int, ...], count: int, expected: tuple[int, ...]
+):
+    labels = np.repeat(np.arange(3), counts)
+    training = np.random.default_rng(0).permutation(len(labels))
+    with pytest.raises(ValueError, match="class"):
+        train_test_split(training, train_size=count, stratify=labels[training])
+    chosen = probe_rows(training, labels, count, seed=1)
+    np.testing.assert_array_equal(chosen, probe_rows(training, labels, count, seed=1))
+    assert len(set(chosen.tolist())) == count
+    found = np.bincount(labels[training[chosen]], minlength=3)
+    assert np.abs(found - np.array(counts) * count / len(labels)).max() < 1
+    assert sorted(found) == sorted(expected)
+    assert (np.diff(chosen) < 0).any() or count == 2
+
+
+def test_the_subset_of_runs_that_go_on_is_the_one_they_began_with():
+    labels = np.random.default_rng(3).integers(3, size=90)
+    training = np.random.default_rng(4).permutation(90)[:70]
+    before, _ = train_test_split(np.arange(70), train_size=67, random_state=5, stratify=labels[training])
+    np.testing.assert_array_equal(probe_rows(training, labels, 67, seed=5), before)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
+from batchscope.data.split import stratified_subset
 from batchscope.training.loops import Figures, Loop
 from batchscope.training.recalibration import (
     Moments,
@@ -37,6 +38,10 @@ def probe_rows(
 ) -> NDArray[np.int64]:
     """Positions among the training images of a fixed stratified subset, in random order.
 
+    It is scikit-learn's ``train_test_split`` where that can put each class on both sides. Where it cannot,
+    because a class has one image or a side fewer images than there are classes, the subset has each class'
+    share as near as whole numbers allow, and some classes may be missing from it.
+
     Args:
         training: Rows of the training images; shape (n,).
         labels: Labels of all images.
@@ -49,7 +54,11 @@ def probe_rows(
     positions = np.arange(len(training))
     if count >= len(training):
         return np.random.default_rng(seed).permutation(positions)
-    chosen, _ = train_test_split(positions, train_size=count, random_state=seed, stratify=labels[training])
+    own = labels[training]
+    per_class = np.unique(own, return_counts=True)[1]
+    if per_class.min() < 2 or min(count, len(training) - count) < len(per_class):
+        return np.random.default_rng(seed).permutation(stratified_subset(own, count, seed))
+    chosen, _ = train_test_split(positions, train_size=count, random_state=seed, stratify=own)
     return np.asarray(chosen, dtype=np.int64)
 
 
