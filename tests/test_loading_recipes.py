@@ -70,6 +70,13 @@ def test_impossible_values_are_refused(key: str, value: object, rule: str):
             "learning_rate.warmup_epochs must not exceed the stage's epochs, 3; it is 4",
         ),
         (
+            [
+                ("stages.one.until", TARGET | {"epochs": 4}),
+                ("stages.one.learning_rate.warmup_epochs", 5),
+            ],
+            "learning_rate.warmup_epochs must not exceed the stage's until.epochs, 4; it is 5",
+        ),
+        (
             [("stages.one.learning_rate.grid", [0.1, 0.2]), ("stages.one.until", TARGET)],
             "a learning_rate.grid needs a last stage with another budget than until",
         ),

@@ -194,12 +194,13 @@ class Stage(Strict):
     @model_validator(mode="after")
     def _warm_up_ends(self) -> Stage:
         rate = self.learning_rate
-        for unit in ("epochs", "updates"):
-            warmup, budget = getattr(rate, f"warmup_{unit}", None), getattr(self, unit)
+        most = None if self.until is None else self.until.epochs
+        budgets = (("epochs", "epochs", self.epochs), ("updates", "updates", self.updates))
+        for unit, key, budget in (*budgets, ("epochs", "until.epochs", most)):
+            warmup = getattr(rate, f"warmup_{unit}", None)
             if warmup is not None and budget is not None and warmup > budget:
                 raise ValueError(
-                    f"learning_rate.warmup_{unit} must not exceed the stage's {unit}, {budget}; "
-                    f"it is {warmup}"
+                    f"learning_rate.warmup_{unit} must not exceed the stage's {key}, {budget}; it is {warmup}"
                 )
         return self
 

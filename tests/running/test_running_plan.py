@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 
@@ -43,6 +44,40 @@ def test_where_short_batches_are_dropped_validation_needs_a_whole_one():
     with pytest.raises(DataError, match='set last_batch = "keep" or take more examples') as caught:
         check_sizes(study, training=48, validation=15)
     assert "batch size 16 and 15 validation examples" in str(caught.value)
+
+
+UNTIL = {"until": {"metric": "val_loss", "value": 0.1, "epochs": 5}}
+
+
+@pytest.mark.parametrize(
+    ("budget", "warmup", "fits", "updates"),
+    [
+        ({"epochs": 5}, {"warmup_updates": 245}, True, 245),
+        ({"epochs": 5}, {"warmup_updates": 246}, False, 245),
+        (UNTIL, {"warmup_updates": 245}, True, 245),
+        (UNTIL, {"warmup_updates": 500}, False, 245),
+        ({"updates": 588}, {"warmup_epochs": 3}, True, 588),
+        ({"updates": 587}, {"warmup_epochs": 3}, False, 587),
+        ({"examples": 1536}, {"warmup_updates": 48}, True, 48),
+        ({"examples": 1536}, {"warmup_updates": 49}, False, 48),
+        ({"seconds": 1}, {"warmup_updates": 500}, True, 0),
+    ],
+)
+def test_a_warm_up_must_not_outlast_its_stage_at_any_batch_size(
+    budget: dict[str, object], warmup: dict[str, int], fits: bool, updates: int
+):
+    """Batch size 32 takes 49 updates an epoch of 1,568 examples, batch size 8 four times as many."""
+    raw = stage("one", "head", epochs=0) | {"learning_rate": {"base": 0.1} | warmup}
+    del raw["epochs"]
+    study = small_study(batch_sizes=[32, 8], stages=[stage("zero", "head", epochs=1), raw | budget])
+    if fits:
+        check_sizes(study, training=1568, validation=32)
+        return
+    with pytest.raises(DataError, match="leave out the batch size") as caught:
+        check_sizes(study, training=1568, validation=32)
+    assert re.search(
+        rf"at batch size (8|32) that of the stage one takes .* has {updates};", str(caught.value)
+    )
 
 
 @pytest.mark.parametrize(("last_batch", "expected"), [("keep", {7: 100, 16: 100}), ("drop", {7: 98, 16: 96})])

@@ -30,7 +30,7 @@ def plan_trials(study: AnyStudy) -> list[Trial]:
 
 
 def check_sizes(study: Study, training: int, validation: int) -> None:
-    """Refuses batch sizes for which there are too few examples.
+    """Refuses batch sizes for which there are too few examples, or a stage too short to warm up.
 
     Args:
         study: The study.
@@ -38,7 +38,8 @@ def check_sizes(study: Study, training: int, validation: int) -> None:
         validation: Number of validation examples.
 
     Raises:
-        DataError: A batch would not be full once.
+        DataError: A batch would not be full once, or a stage of known length would be over before its
+            learning rate is warmed up.
     """
     largest = max(study.batch_sizes)
     if largest > training:
@@ -51,6 +52,19 @@ def check_sizes(study: Study, training: int, validation: int) -> None:
             f'with last_batch = "drop" validation needs at least one full batch, but got batch size '
             f'{largest} and {validation} validation examples; set last_batch = "keep" or take more examples'
         )
+    for size in sorted(study.batch_sizes):
+        _check_warmups(study, size, training)
+
+
+def _check_warmups(study: Study, batch_size: int, training: int) -> None:
+    for planned in schedule(study, batch_size, training):
+        if planned.updates is not None and planned.warmup > planned.updates:
+            raise DataError(
+                f"a warm-up must not be longer than its stage, but at batch size {batch_size} that of the "
+                f"stage {planned.stage.name} takes {planned.warmup:,} updates and the stage has "
+                f"{planned.updates:,}; "
+                "shorten the warm-up, lengthen the stage or leave out the batch size"
+            )
 
 
 def examples_per_trial(study: Study, training: int) -> dict[int, float]:
