@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from analysis_samples import made_history
-from recipe_samples import BEST, tried
+from recipe_samples import BEST, GRID, tried
 
 from batchscope.analysis import Analysis, Plan, RecipeFacts, Settings, analyze, to_json
 from batchscope.errors import HistoryError
@@ -129,6 +129,16 @@ def test_a_trial_that_runs_does_not_judge_its_learning_rate_where_each_has_an_en
     points = {(point.batch_size, point.learning_rate): point for point in found.learning_rates.points}
     assert [points[key].n_missing for key in ((64, 0.02), (32, 0.04), (32, 0.01))] == [1, 3, 0]
     assert len(points[64, 0.02].finals) == 2
+
+
+def test_a_best_learning_rate_at_the_edge_puts_the_recommendation_in_doubt() -> None:
+    """With 0.0025 tried too, batch size 16 has its best within the grid and the status is firm."""
+    edge, inside = (analyze(tried(grid=grid), FEW).recommendation for grid in (GRID, (0.0025, *GRID)))
+    assert (edge.status, inside.status) == ("cannot_tell", "recommended")
+    assert (inside.reasons, edge.choices) == ((), inside.choices)
+    assert [reason.rule for reason in edge.reasons] == ["learning_rate_at_edge"]
+    assert "The best learning rate at batch size 16 is at the edge" in edge.reasons[0].text
+    assert edge.reasons[0].figures == (("n_batch_sizes", 1),)
 
 
 @pytest.mark.parametrize("named", [True, False])

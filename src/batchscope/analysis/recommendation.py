@@ -65,6 +65,8 @@ def recommend(
       to the best reaches across the margin, so that both "as good" and "worse" are open;
     - ``learning_rate_not_retuned``: it is known that all batch sizes shared one learning rate;
     - ``learning_rate_scaled``: it is known that a rule gave each batch size its learning rate;
+    - ``learning_rate_at_edge``: an eligible batch size's best learning rate is the smallest or largest of
+      its grid, so that a better one may lie beyond;
     - ``still_rising``: see `_rising`.
 
     Args:
@@ -86,6 +88,7 @@ def recommend(
         reasons.append(_not_retuned(panel))
     if learning_rates.how in ("linear", "sqrt") and len(panel.batch_sizes) > 1:
         reasons.append(_scaled(panel, learning_rates.how))
+    reasons += _at_edge(panel, standing, learning_rates)
     reasons += _rising(panel, standing, quantity, settings)
     choices = _choices(panel, standing, settings.margin)
     return _recommendation(panel, quantity, settings, standing, choices, tuple(reasons))
@@ -260,6 +263,19 @@ def _scaled(panel: Panel, rule: str) -> Sentence:
         f"{len(panel.batch_sizes)}; the rule may suit some of them better than others."
     )
     return Sentence("learning_rate_scaled", text, (("n_batch_sizes", len(panel.batch_sizes)),))
+
+
+def _at_edge(panel: Panel, standing: _Standing, learning_rates: LearningRates) -> list[Sentence]:
+    eligible = set(panel.batch_sizes[standing.eligible].tolist())
+    sizes = [point.batch_size for point in learning_rates.chosen if point.at_edge]
+    sizes = [size for size in sizes if size in eligible]
+    if not sizes or len(panel.batch_sizes) == 1:
+        return []
+    text = (
+        f"The best learning rate at batch size {batch_sizes(sizes)} is at the edge of the grid, and with a "
+        "wider one the order of batch sizes might be another."
+    )
+    return [Sentence("learning_rate_at_edge", text, (("n_batch_sizes", len(sizes)),))]
 
 
 def _rising(panel: Panel, standing: _Standing, quantity: str, settings: Settings) -> list[Sentence]:
