@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from batchscope.analysis import Analysis, Sentence, Settings, analyze
+from batchscope.analysis import Analysis, Plan, RecipeFacts, Sentence, Settings, analyze
 from batchscope.analysis.decomposition import ACCURACIES, gap_terms
 from batchscope.analysis.estimates import TERMS, DecompositionRow, Estimate
 from batchscope.analysis.gap_finding import GapFinding, decomposition_sentence, gap_finding, term_phrase
@@ -177,6 +177,46 @@ def test_the_end_is_where_most_trials_have_been() -> None:
     ahead = (history.batch_size == 128) & (history.replicate == 1)
     history = history[(history.batch_size < 128) | ahead | (history.epoch <= 5)]
     assert analyze(history, FEW).decomposition.ends[-1].epoch == 5
+
+
+@pytest.mark.parametrize("every", [False, True])
+def test_the_end_of_a_stage_is_each_trials_own_where_trials_have_ends_of_their_own(every: bool) -> None:
+    """Replicates 1 to 4 end at epochs 5 to 8; a fifth, at epoch 8 too, goes on, and a sixth diverged."""
+    history = probed_history(replicates=6, stages=(("all", 8),), every=True)
+    last = (history.replicate + 4).clip(upper=8)
+    history = history[history.epoch <= last].copy()
+    history.loc[(history.replicate == 6) & (history.epoch == 8), ["train_loss", "val_loss"]] = np.nan
+    if not every:
+        probes = [name for name in history.columns if name.startswith("probe_")]
+        history.loc[history.epoch < history.replicate + 4, probes] = np.nan
+        history.loc[history.replicate == 5, probes] = np.nan
+    names = {f"b{size}-r{replicate}" for size in (16, 32, 64, 128) for replicate in (1, 2, 3, 4, 6)}
+    plan = Plan({"all": "seconds"}, None, ended=frozenset(names))
+    ends = analyze(history, FEW, RecipeFacts(plan=plan)).decomposition.ends
+    assert [(row.batch_size, row.epoch) for row in ends] == [(size, 8) for size in (16, 32, 64, 128)]
+    for row in ends:
+        planted = [lagging(row.batch_size, replicate, replicate + 4) for replicate in (1, 2, 3, 4)]
+        for name in PARTS:
+            found = row.term(name)
+            mean = np.mean([getattr(terms, name) for terms in planted])
+            assert (found.n, found.mean) == (4, pytest.approx(mean, abs=1e-12))
+        stale = [0.999 ** (14_000 // row.batch_size * epoch) for epoch in (5, 6, 7, 8)]
+        assert row.stale_weight is not None
+        assert row.stale_weight.mean == pytest.approx(np.mean(stale))
+
+
+def test_a_stages_end_is_kept_where_another_trial_is_in_the_next_stage_by_then() -> None:
+    """Replicates leave the first stage after epochs 3, 4 and 5, the second two epochs later."""
+    history = probed_history(stages=(("one", 7),), every=True)
+    history = history[history.epoch <= history.replicate + 4].copy()
+    history.loc[history.epoch > history.replicate + 2, "stage"] = "two"
+    plan = Plan({"one": "seconds", "two": "epochs"}, None, ended=frozenset(history.trial))
+    ends = analyze(history, FEW, RecipeFacts(plan=plan)).decomposition.ends
+    assert [(row.stage, row.epoch) for row in ends] == [("one", 5)] * 4 + [("two", 7)] * 4
+    for row in ends:
+        planted = [lagging(row.batch_size, replicate, row.epoch + replicate - 3) for replicate in (1, 2, 3)]
+        mean = np.mean([terms.batchnorm for terms in planted])
+        assert (row.batchnorm.n, row.batchnorm.mean) == (3, pytest.approx(mean, abs=1e-12))
 
 
 @pytest.mark.parametrize(
