@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 
-from batchscope.analysis import Analysis, Settings, analyze
+from batchscope.analysis import Analysis, Plan, RecipeFacts, Settings, analyze
 from batchscope.analysis.estimates import TERMS, Estimate
 from batchscope.report.figures import all_figures
 from batchscope.report.lag import lag_chart, lag_figure, lag_info
@@ -225,6 +225,20 @@ def test_lag_is_the_mean_over_replicates_at_probed_epochs(history: pd.DataFrame,
         "The distance of BatchNorm's moving averages from the recalibrated ones rises from 0.025 at batch 16 "
         "to 0.488 at batch 128 (in standard deviations, at the last probe)"
     )
+
+
+def test_lag_at_the_end_is_the_mean_over_trials_that_end_at_epochs_of_their_own() -> None:
+    """Replicates 1 to 4 end, and are probed, at epochs 5 to 8."""
+    history = probed_history(replicates=4, stages=(("all", 8),), every=True)
+    history = history[history["epoch"] <= history["replicate"] + 4].copy()
+    probes = [name for name in history.columns if name.startswith("probe_")]
+    history.loc[history["epoch"] < history["replicate"] + 4, probes] = math.nan
+    plan = Plan({"all": "seconds"}, None, ended=frozenset(history["trial"]))
+    info = lag_info(history, analyze(history, Settings(resamples=100), RecipeFacts(plan=plan)))
+    assert info is not None
+    for level in info.ends:
+        stale = [0.999 ** (14_000 // level.batch_size * epoch) for epoch in (5, 6, 7, 8)]
+        assert level.value == pytest.approx(0.9 * sum(stale) / 4 + 0.02)
 
 
 def test_the_curve_beside_the_lag_is_the_power_that_the_weights_are(

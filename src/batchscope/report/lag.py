@@ -44,7 +44,8 @@ class LagInfo:
             deviation, mean over layers), ``largest`` (of the layer where it is largest) and
             ``weight`` (that the averages from before the training still have), NaN without such a
             column, and ``replicates``; means over replicates.
-        ends: Distance at each batch size's last probed epoch.
+        ends: Distance at each batch size's last probed epoch; where trials have ends of their own, the mean
+            over their last probes in the last stage that was probed at this batch size.
         momentum: Of which the weight is the power at the number of updates; None where it is none.
     """
 
@@ -64,7 +65,7 @@ def lag_info(history: pd.DataFrame, analysis: Analysis) -> LagInfo | None:
     """Numbers of the figure; None without a column of updates or of the distance, or without figures."""
     if "updates" not in history.columns or COLUMNS["distance"] not in history.columns:
         return None
-    table = history[["batch_size", "epoch", "updates"]].assign(
+    table = history[["batch_size", "replicate", "epoch", "updates"]].assign(
         stage=history["stage"] if "stage" in history.columns else "",
         **{name: history.get(column, np.nan) for name, column in COLUMNS.items()},
     )
@@ -78,7 +79,7 @@ def lag_info(history: pd.DataFrame, analysis: Analysis) -> LagInfo | None:
         replicates=("distance", "count"),
     )
     points = means.reset_index().sort_values(["batch_size", "epoch"], ignore_index=True)
-    last = points.groupby("batch_size").tail(1)
+    last = _own_ends(table) if analysis.facts.own_ends else points.groupby("batch_size").tail(1)
     return LagInfo(
         batch_sizes=analysis.facts.batch_sizes,
         points=points,
@@ -88,6 +89,14 @@ def lag_info(history: pd.DataFrame, analysis: Analysis) -> LagInfo | None:
         ),
         momentum=_momentum(table),
     )
+
+
+def _own_ends(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean distance at the trials' last probes, a row for each batch size."""
+    probes = table.sort_values("epoch", kind="stable").groupby(["batch_size", "replicate"]).tail(1)
+    stage = probes.groupby("batch_size")["stage"].transform("last")
+    means = probes[probes["stage"] == stage].groupby("batch_size")["distance"].mean()
+    return means.reset_index()
 
 
 def lag_chart(info: LagInfo) -> alt.ConcatChart:
