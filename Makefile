@@ -22,7 +22,7 @@ demo: install  ## Run a small study from start to page, in minutes, always anew
 	$(BIN)/batchscope run demo --out runs/demo
 
 test: install  ## Run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 fuzz: install  ## Try 10,000 hostile inputs of each kind, in minutes, other ones each time
 	BATCHSCOPE_FUZZ_EXAMPLES=10000 $(BIN)/python -m pytest tests/fuzz -n 2 --dist worksteal --timeout 3600
