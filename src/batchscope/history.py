@@ -22,6 +22,7 @@ __all__ = [
     "METRICS",
     "REQUIRED",
     "SELECTION",
+    "WITHIN",
     "check_history",
     "encode_history",
     "probe_columns",
@@ -50,6 +51,8 @@ GRID = "grid_learning_rate"
 """Column of a study with a grid of learning rates: the one that the trial tries."""
 SELECTION = "selection_"
 """Begins the names of columns measured on the images by which the best of a grid is chosen."""
+WITHIN = "within_"
+"""Begins the names of columns measured within an epoch, such as ``within_1_val_accuracy``."""
 SUFFIXES = (".csv", ".parquet")
 # What stands in a CSV file for a figure that is not there; pandas' own list but for words of its makers.
 _NO_FIGURE = ("", "NaN", "nan", "-NaN", "-nan", "NA", "<NA>", "N/A", "n/a", "#N/A", "None", "NULL", "null")
@@ -120,11 +123,12 @@ def require_columns(history: pd.DataFrame, names: tuple[str, ...], purpose: str)
 def probe_columns(history: pd.DataFrame) -> list[str]:
     """Names of the columns that probes added, in their order: further columns of numbers.
 
-    Those that belong to a grid of learning rates, `GRID` and `SELECTION`, are none of them.
+    Those that belong to a grid of learning rates, `GRID` and `SELECTION`, or that were measured `WITHIN` an
+    epoch, are none of them.
     """
     numeric = map(str, history.select_dtypes("number").columns)
     known = (*COLUMNS, GRID)
-    return [name for name in numeric if name not in known and not name.startswith(SELECTION)]
+    return [name for name in numeric if name not in known and not name.startswith((SELECTION, WITHIN))]
 
 
 def read_history(path: Path) -> pd.DataFrame:

@@ -132,6 +132,9 @@ class Study(BaseStudy):
         probe_images: Size of the fixed stratified subset of the training images that probes look
             at; all of them where there are fewer. By default 2,000, or for a `ModelSpec.network` the
             largest batch size where that is more.
+        validations_per_epoch: Into how many even parts an epoch falls, after each of which validation
+            is measured; 1 measures it at the epoch's end alone. What is measured before stands in the
+            same row of the history, as ``within_1_updates``, ``within_1_val_accuracy`` and so on.
     """
 
     last_batch: Literal["keep", "drop"] = "keep"
@@ -139,6 +142,7 @@ class Study(BaseStudy):
     model: ModelSpec = ModelSpec()
     probes: Literal["last", "every", "none"] = "last"
     probe_images: Annotated[int, Field(ge=1)] = _PROBE_IMAGES
+    validations_per_epoch: Annotated[int, Field(ge=1, le=1000)] = 1
     stages: Annotated[list[Stage], Field(min_length=1)]
 
     @model_validator(mode="before")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from batchscope.data import TrainingData, selection_rows
 from batchscope.history import SELECTION
-from batchscope.records import BatchProgress, EpochRecord, Trial
+from batchscope.records import EpochRecord, Trial
 from batchscope.schedule import StageSchedule, StageStart, schedule
 from batchscope.spec import Stage, Study
 from batchscope.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -23,19 +23,20 @@ from batchscope.training.features import NOTHING_KEPT, FeatureStore
 from batchscope.training.feeding import Examples, Feeding, make_feeding
 from batchscope.training.initial import initial_values
 from batchscope.training.inputs import make_feed
-from batchscope.training.loops import Figures, OnStep
+from batchscope.training.loops import Figures
 from batchscope.training.memory import shortage_told
 from batchscope.training.network import Network, build_network
+from batchscope.training.parts import part_ends, together, within_columns
 from batchscope.training.probes import Evaluator, ProbePlan, probe_rows, recalibrate, run_probes
 from batchscope.training.recalibration import averages_kept, batchnorm_layers, use_moments
 from batchscope.training.recipe import check_recipe
+from batchscope.training.reporting import OnBatch, counting_on, reporter
 from batchscope.training.sources import ImageSource, Source
 from batchscope.training.stage_program import StageProgram, assign, compile_stage, values
+from batchscope.training.staleness import stale_weight
 from batchscope.training.streams import Purpose, generator, seed_for
 
-__all__ = ["OnBatch", "Trainer"]
-
-OnBatch = Callable[[BatchProgress], None]
+__all__ = ["Trainer"]
 
 
 @dataclass(frozen=True)
@@ -244,17 +245,13 @@ class Trainer:
         starts: Sequence[StageStart],
         last: EpochRecord,
     ) -> EpochRecord:
-        program, stage, start_of_stage = self._program(planned), planned.stage, starts[-1]
+        stage, start_of_stage = planned.stage, starts[-1]
         trial, epoch = ordered.trial, last.epoch + 1
         of_stage = epoch - start_of_stage.epoch
         source = self._feeding_of(planned).training(trial.replicate, epoch)
         order = generator(Purpose.ORDER, self._study.seed, trial.replicate, epoch).permutation(len(source))
         shown = order[: planned.examples_in(of_stage)]
-        told = ordered.on_batch
-        on_step = None if told is None else _reporter(stage.name, epoch, len(shown), told)
-        start = time.perf_counter()
-        reported = program.loop.train(source, shown, planned.forward_batch, on_step)
-        seconds = time.perf_counter() - start
+        reported, seconds, within = self._train_parts(planned, ordered, source, shown, last)
         validated, selected = self._validate(planned, trial)
         updates = last.updates + planned.updates_in(of_stage)
         record = EpochRecord(
@@ -268,30 +265,63 @@ class Trainer:
             train_accuracy=reported.accuracy,
             val_loss=validated.loss,
             val_accuracy=validated.accuracy,
-            probes=selected,
+            probes=within | selected,
         )
         if math.isfinite(reported.loss) and self._is_probed(planned, start_of_stage, record):
-            columns = self._probe(planned, trial, source, self._stale_weight(trial, starts, record))
-            return replace(record, probes={**selected, **columns})
+            momentum = next(iter(self._network.momenta.values()), math.nan)
+            ends = [*(begun.updates for begun in starts[1:]), record.updates]
+            stale = stale_weight(momentum, self._schedule(trial.batch_size), starts, ends)
+            columns = self._probe(planned, trial, source, stale)
+            return replace(record, probes=within | selected | columns)
         return record
+
+    def _train_parts(
+        self,
+        planned: StageSchedule,
+        ordered: _Order,
+        source: Source,
+        shown: NDArray[np.int64],
+        last: EpochRecord,
+    ) -> tuple[Figures, float, dict[str, float]]:
+        """An epoch: its figures, seconds of training, and columns of what was measured within it."""
+        told, loop = ordered.on_batch, self._program(planned).loop
+        on_step = None if told is None else reporter(planned.stage.name, last.epoch + 1, len(shown), told)
+        done: list[tuple[int, Figures]] = []
+        seconds, first, within = 0.0, 0, {}
+        ends = part_ends(math.ceil(len(shown) / planned.batch_size), self._study.validations_per_epoch)
+        for part, end in enumerate(ends, 1):
+            positions = shown[first * planned.batch_size : end * planned.batch_size]
+            start = time.perf_counter()
+            step = None if on_step is None else counting_on(on_step, done)
+            done.append((len(positions), loop.train(source, positions, planned.forward_batch, step)))
+            seconds += time.perf_counter() - start
+            if end < ends[-1]:
+                measured, _ = self._validate(planned, ordered.trial, selects=False)
+                within |= within_columns(part, last.updates + end, measured)
+            first = end
+        return together(done), seconds, within
 
     def _feeding_of(self, planned: StageSchedule) -> Feeding:
         return self._feedings[planned.stage.name]
 
-    def _validate(self, planned: StageSchedule, trial: Trial) -> tuple[Figures, dict[str, float]]:
+    def _validate(
+        self, planned: StageSchedule, trial: Trial, *, selects: bool = True
+    ) -> tuple[Figures, dict[str, float]]:
         """Of the validation examples; and, as columns, of those by which a learning rate is chosen."""
         backbone = self._network.backbone
         if planned.stage.evaluation == "moving" or not batchnorm_layers(backbone):
-            return self._validate_by_averages(planned, trial)
+            return self._validate_by_averages(planned, trial, selects=selects)
         moments = recalibrate(self._probed_images(), backbone)
         with averages_kept(backbone):
             use_moments(backbone, moments)
-            return self._validate_by_averages(planned, trial)
+            return self._validate_by_averages(planned, trial, selects=selects)
 
-    def _validate_by_averages(self, planned: StageSchedule, trial: Trial) -> tuple[Figures, dict[str, float]]:
+    def _validate_by_averages(
+        self, planned: StageSchedule, trial: Trial, *, selects: bool
+    ) -> tuple[Figures, dict[str, float]]:
         evaluator, feeding = self._program(planned).evaluator, self._feeding_of(planned)
         found = evaluator.by_averages(feeding.validation(trial.replicate), self._validated(trial))
-        if not len(self._examples.selection):
+        if not selects or not len(self._examples.selection):
             return found, {}
         chosen_by = evaluator.by_averages(feeding.selection(trial.replicate))
         return found, {
@@ -330,29 +360,6 @@ class Trainer:
         columns = run_probes(self._program(planned).evaluator, self._network.backbone, plan)
         # With what was made ready for them alone.
         return columns | {"probe_seconds": time.perf_counter() - start}
-
-    def _stale_weight(self, trial: Trial, starts: Sequence[StageStart], record: EpochRecord) -> float:
-        """Product over the batches so far that moved the averages, of the momentum then in force."""
-        own = next(iter(self._network.momenta.values()), math.nan)
-        weight = 1.0
-        ends = [*(start.updates for start in starts[1:]), record.updates]
-        for planned, start, end in zip(self._schedule(trial.batch_size), starts, ends, strict=False):
-            if planned.stage.batchnorm == "inference":
-                continue
-            given = planned.stage.batchnorm_momentum
-            moves = (end - start.updates) * (planned.batch_size // planned.forward_batch)
-            weight *= (own if given is None else given) ** moves
-        return weight
-
-
-def _reporter(stage: str, epoch: int, total: int, on_batch: OnBatch) -> OnStep:
-    """Tells where the epoch stands."""
-    start = time.perf_counter()
-
-    def on_step(examples: int, accuracy: float) -> None:
-        on_batch(BatchProgress(stage, epoch, examples, total, accuracy, time.perf_counter() - start))
-
-    return on_step
 
 
 _MEASURED_BATCHES = 4
