@@ -282,48 +282,54 @@ def _rising(panel: Panel, standing: _Standing, quantity: str, settings: Settings
     """Batch sizes whose metric is still getting better at the end.
 
     The least-squares slope of each replicate's metric over the last half of the last stage (at
-    least three epochs) says what the next as many epochs would bring at this pace. A batch size
-    is still rising if that gain, as a mean over replicates, is at least the margin and the
-    t-interval of the mean lies above 0; with one replicate, no interval exists and it is not judged.
-    Nor is a stage that ends at a target.
+    least three epochs; its own half, where trials have ends of their own) says what the next as many
+    epochs would bring at this pace. A batch size is still rising if that gain, as a mean over
+    replicates, is at least the margin and the t-interval of the mean lies above 0; with one
+    replicate, no interval exists and it is not judged. Nor is a stage that ends at a target.
     """
     if panel.ends.budgets[-1] == "until":
         return []
-    gains, lows, epochs = _gains(panel, quantity, settings.confidence)
-    rising = np.flatnonzero(standing.eligible & (gains >= settings.margin) & (lows > 0))
+    gains, windows = _gains(panel, quantity)
+    n, mean, sd = mean_and_sd(gains, axis=1)
+    low = mean - t_half_width(n, sd, settings.confidence)
+    rising = np.flatnonzero(standing.eligible & (mean >= settings.margin) & (low > 0))
     if not len(rising):
         return []
-    most = int(rising[np.argmax(gains[rising])])
-    size, window = int(panel.batch_sizes[most]), int(epochs[most])
+    most = int(rising[np.argmax(mean[rising])])
+    size, judged = int(panel.batch_sizes[most]), windows[most, np.isfinite(gains[most])]
+    least, longest = int(judged.min()), int(judged.max())
+    pace = (
+        f"{longest} epochs at the pace of the last {longest}"
+        if least == longest
+        else f"{least} to {longest} epochs at the pace of the last as many"
+    )
     name, sizes = quantity_name(quantity), batch_sizes(panel.batch_sizes[rising].tolist())
     text = (
-        f"The {name} at batch size {sizes} is still getting better at the end: "
-        f"another {window} epochs at the pace of the last {window} would change it by "
-        f"{number(float(gains[most]))} at batch size {size}."
+        f"The {name} at batch size {sizes} is still getting better at the end: another {pace} would change "
+        f"it by {number(_sign(quantity) * float(mean[most]))} at batch size {size}."
     )
     figures = (
         ("batch_size", size),
-        ("gain", float(gains[most])),
-        ("low", float(lows[most])),
-        ("epochs", window),
+        ("gain", float(mean[most])),
+        ("low", float(low[most])),
+        ("epochs", longest),
     )
     return [Sentence("still_rising", text, figures)]
 
 
-def _gains(panel: Panel, quantity: str, confidence: float) -> tuple[Floats, Floats, Floats]:
-    """Gain over as many more epochs as the window has, its interval's lower end, the window; (B,)."""
+def _gains(panel: Panel, quantity: str) -> tuple[Floats, Floats]:
+    """Each trial's gain over as many more epochs as its window has, and its window, (B, R).
+
+    The gain is NaN where the window is too short or lacks a finite figure.
+    """
     view = stage_view(panel, len(panel.stages) - 1)
     score = _sign(quantity) * view.metrics[quantity]
-    n_sizes = len(panel.batch_sizes)
-    gains, lows, windows = (np.full(n_sizes, np.nan) for _ in range(3))
-    for row in range(n_sizes):
-        length = int((view.epochs[row] >= 0).sum())
-        if length - length // 2 < _SMALLEST_WINDOW:
-            continue
-        epochs = view.epochs[row, length // 2 : length].astype(np.float64)
-        window = epochs[-1] - epochs[0] + 1
+    gains, windows = (np.full(score.shape[:2], np.nan) for _ in range(2))
+    for row, column in np.argwhere(view.last_half.sum(axis=2) >= _SMALLEST_WINDOW):
+        inside = view.last_half[row, column]
+        epochs = view.epochs[row, column, inside].astype(np.float64)
         centred = epochs - epochs.mean()
-        slopes = (score[row, :, length // 2 : length] * centred).sum(axis=1) / (centred**2).sum()
-        n, mean, sd = mean_and_sd(slopes * window, axis=0)
-        gains[row], lows[row], windows[row] = mean, mean - t_half_width(n, sd, confidence), window
-    return gains, lows, windows
+        slope = (score[row, column, inside] * centred).sum() / (centred**2).sum()
+        windows[row, column] = epochs[-1] - epochs[0] + 1
+        gains[row, column] = slope * windows[row, column]
+    return gains, windows
