@@ -65,6 +65,7 @@ def recommend(
       to the best reaches across the margin, so that both "as good" and "worse" are open;
     - ``learning_rate_not_retuned``: it is known that all batch sizes shared one learning rate;
     - ``learning_rate_scaled``: it is known that a rule gave each batch size its learning rate;
+    - ``learning_rates_mixed``: an eligible batch size's replicates have different learning rates;
     - ``learning_rate_at_edge``: an eligible batch size's best learning rate is the smallest or largest of
       its grid, so that a better one may lie beyond;
     - ``still_rising``: see `_rising`.
@@ -88,6 +89,7 @@ def recommend(
         reasons.append(_not_retuned(panel))
     if learning_rates.how in ("linear", "sqrt") and len(panel.batch_sizes) > 1:
         reasons.append(_scaled(panel, learning_rates.how))
+    reasons += _mixed(panel, standing, learning_rates)
     reasons += _at_edge(panel, standing, learning_rates)
     reasons += _rising(panel, standing, quantity, settings)
     choices = _choices(panel, standing, settings.margin)
@@ -263,6 +265,14 @@ def _scaled(panel: Panel, rule: str) -> Sentence:
         f"{len(panel.batch_sizes)}; the rule may suit some of them better than others."
     )
     return Sentence("learning_rate_scaled", text, (("n_batch_sizes", len(panel.batch_sizes)),))
+
+
+def _mixed(panel: Panel, standing: _Standing, learning_rates: LearningRates) -> list[Sentence]:
+    sizes = [size for size in panel.batch_sizes[standing.eligible].tolist() if size in learning_rates.mixed]
+    if not sizes or len(panel.batch_sizes) == 1:
+        return []
+    text = f"The replicates of batch size {batch_sizes(sizes)} differ in their learning rates."
+    return [Sentence("learning_rates_mixed", text, (("n_batch_sizes", len(sizes)),))]
 
 
 def _at_edge(panel: Panel, standing: _Standing, learning_rates: LearningRates) -> list[Sentence]:

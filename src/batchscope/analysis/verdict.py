@@ -8,7 +8,7 @@ from collections.abc import Callable
 from batchscope.analysis.gap_finding import decomposition_sentence, gap_finding
 from batchscope.analysis.headline import headline, headline_share, share_clause
 from batchscope.analysis.moments import t_quantile
-from batchscope.analysis.recipe_findings import learning_rate_sentences, target_sentences
+from batchscope.analysis.recipe_findings import learning_rate_sentences, mixed_sentences, target_sentences
 from batchscope.analysis.results import (
     Analysis,
     Choice,
@@ -47,10 +47,11 @@ def draw_verdict(analysis: Analysis) -> tuple[Sentence, ...]:
     (`batchscope.analysis.gap_finding`), ahead of it where that is for the most part not
     generalization; then what to do (`recommended`, `cannot_tell`);
     which batch sizes reached their target (`target_reached`, `target_missed`);
-    what puts the data in doubt (`diverged`, `replicates_flagged`); what holds up statistically
-    (`comparison_*`, `trend_*`); the other stages (`stage_share`); how replicates scatter
-    (`spread_*`, `replicates_alike`); and how far to trust it (`few_replicates`,
-    `learning_rate_chosen`, `learning_rate_at_edge`, `learning_rate_unknown`). A test counts as
+    what puts the data in doubt (`learning_rates_mixed`, `diverged`, `replicates_flagged`); what
+    holds up statistically (`comparison_*`, `trend_*`); the other stages (`stage_share`); how
+    replicates scatter (`spread_*`, `replicates_alike`); and how far to trust it (`few_replicates`,
+    `learning_rate_chosen`, `learning_rate_passed_over`, `learning_rate_at_edge`,
+    `learning_rate_unknown`). A test counts as
     significant where p < 1 - confidence.
 
     Args:
@@ -60,6 +61,7 @@ def draw_verdict(analysis: Analysis) -> tuple[Sentence, ...]:
         _opening,
         _recommendation,
         target_sentences,
+        mixed_sentences,
         _diverged,
         _flagged,
         _comparisons,
