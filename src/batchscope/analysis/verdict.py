@@ -25,6 +25,7 @@ from batchscope.analysis.words import (
     batch_sizes,
     count,
     interval,
+    listed,
     number,
     of_quantity,
     p_value,
@@ -108,18 +109,23 @@ def _recommendation(analysis: Analysis) -> list[Sentence]:
     text = (
         f"Within {found.margin:g} of the best {quantity_name(found.quantity)} ({number(found.best_mean)} "
         f"at batch size {found.best_batch_size}): batch size {batch_sizes(found.within_margin)}. "
-        f"{_advice(found.choices)}"
+        f"{_advice(found.choices, found.best_batch_size)}"
     )
     return [Sentence("recommended", text.rstrip(), figures)]
 
 
-def _advice(choices: tuple[Choice, ...]) -> str:
+def _advice(choices: tuple[Choice, ...], best: int | None) -> str:
     if not choices:
         return "Without a column of updates, examples or seconds, none of them is known to be cheaper."
+    by_size: dict[int, list[str]] = {}
+    for choice in choices:
+        own = choice.batch_size == best
+        best_one = "" if own else f"; the best one took {of_quantity(choice.best_spent)}"
+        by_size.setdefault(choice.batch_size, []).append(
+            f"{choice.cost} ({of_quantity(choice.spent)}{best_one})"
+        )
     parts = [
-        f"batch size {choice.batch_size} gets there with the fewest {choice.cost} "
-        f"({of_quantity(choice.spent)}; the best one took {of_quantity(choice.best_spent)})"
-        for choice in choices
+        f"batch size {size} gets there with the fewest {listed(costs)}" for size, costs in by_size.items()
     ]
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}."
@@ -276,7 +282,7 @@ def _spread(analysis: Analysis) -> list[Sentence]:
         f"{last.batch_size}, {spread.factor_per_doubling:.2g} times for each doubling of the batch size"
     )
     test = f"Brown-Forsythe {p_value(spread.p)}"
-    text += f" ({test})." if significant else f"; so few replicates cannot tell this from chance ({test})."
+    text += f" ({test})." if significant else f"; these replicates cannot tell this from chance ({test})."
     figures = (
         ("factor_per_doubling", spread.factor_per_doubling),
         ("sd_at_smallest", first.sd),
@@ -321,8 +327,12 @@ def _wide(row: SummaryRow, n: int, sd: float, fewest: int, analysis: Analysis) -
     confidence = analysis.facts.confidence
     half = float(t_quantile(n, confidence)) * sd / math.sqrt(n)
     with_more = float(t_quantile(_MORE_REPLICATES, confidence)) * sd / math.sqrt(_MORE_REPLICATES)
+    margin = analysis.facts.margin
+    width = (
+        "intervals are wide" if half >= margin else f"the widest interval is within the margin of {margin:g}"
+    )
     text = (
-        f"With {count(fewest, 'replicate')} intervals are wide: the mean "
+        f"With {count(fewest, 'replicate')} {width}: the mean "
         f"{quantity_name(analysis.facts.metric)} at batch size {row.batch_size} is known to "
         f"\u00b1{number(half)} (from {count(n, 'replicate')}); "
         f"{_MORE_REPLICATES} replicates with the same spread would give \u00b1{number(with_more)}."
