@@ -344,8 +344,8 @@ def test_a_recommendation_names_the_cheapest_by_each_cost() -> None:
 
     history = history_of(0.001)
     assert _sentence(analyze(history), "recommended").text.endswith(
-        "Batch size 32 gets there with the fewest updates (437; the best one took 875), examples (13,984; the "
-        "best one took 14,000) and seconds (4.12; the best one took 7.25)."
+        "Batch size 32 gets there with the fewest updates (437; the best one took 875), examples (13,984; "
+        "the best one took 14,000) and seconds (4.12; the best one took 7.25)."
     )
     # Where batch size 32 takes twice the examples, 16 is the cheapest by these.
     dear = history.assign(examples=history["examples"] * (1 + (history["batch_size"] == 32)))
