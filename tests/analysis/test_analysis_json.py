@@ -111,6 +111,7 @@ TYPES = {
     "object": dict,
     "list of integers": list,
     "list of numbers": list,
+    "list of strings": list,
     "list of objects": list,
 }
 

@@ -62,7 +62,7 @@ def test_a_stage_counts_updates_from_its_own_start() -> None:
         [N_IMAGES // 16, 2 * (N_IMAGES // 16)],
         [N_IMAGES // 64, 2 * (N_IMAGES // 64)],
     ]
-    assert view.epochs.tolist() == [[4, 5], [4, 5]]
+    assert view.epochs.tolist() == [[[4, 5]], [[4, 5]]]
 
 
 def test_stages_that_start_at_different_epochs_are_lined_up() -> None:
@@ -70,7 +70,7 @@ def test_stages_that_start_at_different_epochs_are_lined_up() -> None:
     long = made_history(batch_sizes=(64,), replicates=2, stages=(("a", 2), ("b", 2)))
     panel = _panel(pd.concat([short, long]))
     view = stage_view(panel, 1)
-    assert view.epochs.tolist() == [[2, 3, 4], [3, 4, -1]]
+    assert view.epochs.tolist() == [[[2, 3, 4]] * 2, [[3, 4, -1]] * 2]
     expected = short.loc[(short.replicate == 2) & (short.epoch > 1), "val_accuracy"].tolist()
     assert view.metrics["val_accuracy"][0, 1].tolist() == expected
     late = long.loc[(long.replicate == 1) & (long.epoch > 2), "val_accuracy"].tolist()

@@ -118,6 +118,8 @@ def test_the_share_like_for_like_must_agree(
     changed = dataclasses.replace(published, updates_share=(first, *published.updates_share[1:]))
     assert _rules(changed)[0] == rule
     assert "nan" not in draw_verdict(changed)[0].text
+    # The first share, 88%, speaks against what the second decides.
+    assert (", although in feature_extraction, 88%" in draw_verdict(changed)[0].text) == (high_alike == 0.499)
 
 
 @pytest.mark.parametrize(
@@ -322,14 +324,39 @@ def test_few_replicates_gives_the_half_width_that_scipy_gives(published: Analysi
     assert figures["half_width_with_10"] == pytest.approx(2.2622 * row.sd / math.sqrt(10), rel=1e-4)
 
 
+@pytest.mark.parametrize(("margin", "wide"), [(0.088, True), (0.09, False)])
+def test_intervals_within_the_margin_are_not_called_wide(margin: float, wide: bool) -> None:
+    text = _sentence(analyze(load_source("published"), Settings(margin=margin)), "few_replicates").text
+    opening = "intervals are wide" if wide else "the widest interval is within the margin of 0.09"
+    assert text.startswith(f"With 3 replicates {opening}: the mean validation accuracy at batch size 128 is")
+
+
 def test_alike_replicates_are_said_to_be_alike() -> None:
     assert "12 trials compared" in _sentence(analyze(made_history(epochs=4)), "replicates_alike").text
 
 
 def test_a_recommendation_names_the_cheapest_by_each_cost() -> None:
-    history = made_history((16, 32), 4, 8, val=lambda b, r, e, u: 0.9 + noisy(b, r, e, 1e-4))
-    text = _sentence(analyze(history), "recommended").text
-    assert "batch size 32 gets there with the fewest updates (437; the best one took" in text.lower()
+    def history_of(behind: float) -> pd.DataFrame:
+        """Batch size 32 ends that far behind 16."""
+        return made_history(
+            (16, 32), 4, 8, val=lambda b, r, e, u: 0.9 - behind * (b == 32) + noisy(b, r, e, 1e-4)
+        )
+
+    history = history_of(0.001)
+    assert _sentence(analyze(history), "recommended").text.endswith(
+        "Batch size 32 gets there with the fewest updates (437; the best one took 875), examples (13,984; "
+        "the best one took 14,000) and seconds (4.12; the best one took 7.25)."
+    )
+    # Where batch size 32 takes twice the examples, 16 is the cheapest by these.
+    dear = history.assign(examples=history["examples"] * (1 + (history["batch_size"] == 32)))
+    assert (
+        "); batch size 16 gets there with the fewest examples (14,000)."
+        in _sentence(analyze(dear), "recommended").text
+    )
+    # Where the best is the cheapest too, it is not held against itself.
+    assert _sentence(analyze(history_of(-0.001)), "recommended").text.endswith(
+        "Batch size 32 gets there with the fewest updates (437), examples (13,984) and seconds (4.12)."
+    )
     bare = history.drop(columns=["updates", "examples", "seconds"])
     assert "none of them is known to be cheaper" in _sentence(analyze(bare), "recommended").text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import pandas as pd
@@ -20,6 +21,7 @@ from batchscope.report.render import svg
 from batchscope.report.replicates import replicates_info
 from batchscope.report.table import NOTHING, Table
 from batchscope.report.tables import analysis_tables
+from batchscope.report.together import together_info
 
 FEW = Settings(resamples=100)
 GRID = (0.01, 0.1, 1.0)
@@ -94,7 +96,7 @@ def test_other_figures_and_tables_are_those_of_the_chosen_trials() -> None:
     assert rows[0] == ["16", "0.01", "2", "0.805", "0.855", "best, at the edge"]
     page = page_html(PageContent("tuned", history, analysis))
     assert "each batch size at its best learning rate" in page
-    assert "chosen on validation images on which no other figure rests" in page
+    assert "chosen by the same replicates on validation images on which no other figure rests" in page
 
 
 def test_an_optimistic_choice_is_called_so_and_shown_once() -> None:
@@ -122,7 +124,7 @@ def test_diverged_and_unfinished_trials_are_noted() -> None:
     assert info is not None
     assert info.notes == (
         "1 trial diverged and cannot be drawn.",
-        "1 trial have not come to the end and cannot be drawn.",
+        "1 trial has not come to the end and cannot be drawn.",
     )
     details = [row[2].detail for row in table(analysis, "learning-rates").rows[:3]]
     assert details == ["", "1 not there yet", "1 diverged"]
@@ -161,6 +163,38 @@ def test_figures_compare_each_trial_at_its_own_end(until: tuple[pd.DataFrame, An
     assert validation["replicates"].tolist() == [2, 2, 2]
     assert validation["value"].tolist() == pytest.approx([0.9, 0.9, 0.8])
     assert replicates_info(history, "accuracy", analysis.facts).spread == pytest.approx({16: 0, 32: 0, 64: 0})
+
+
+def test_figures_leave_out_trials_that_go_on(until: tuple[pd.DataFrame, Analysis]) -> None:
+    """Replicate 2 of batch size 32 is at epoch 4 at 0.1; both of batch size 64 go on too."""
+    history = until[0].copy()
+    at = (history["batch_size"] == 32) & (history["replicate"] == 2)
+    history = history[~(at & (history["epoch"] > 4))]
+    history.loc[at & (history["epoch"] == 4), "val_accuracy"] = 0.1
+    names = frozenset({"b16-r1", "b16-r2", "b32-r1"})
+    plan = Plan({"one": "until"}, None, {"one": Target("val_accuracy", 0.85, 6)}, names)
+    analysis = analyze(history, FEW, RecipeFacts(plan=plan))
+    assert analysis.facts.unfinished == ("b32-r2", "b64-r1", "b64-r2")
+    note = "3 trials have not ended and are left out of figures at the end."
+    means = means_info(history, "accuracy", analysis.facts)
+    assert [(level.batch_size, level.value) for level in means.ends] == [(16, 0.9), (32, 0.9)]
+    by_size = by_batch_size_info(history, "accuracy", analysis.facts)
+    assert set(zip(by_size.points["batch_size"], by_size.points["replicate"], strict=True)) == {
+        (16, "1"),
+        (16, "2"),
+        (32, "1"),
+    }
+    assert [(level.batch_size, level.value) for level in by_size.levels[0]] == [(16, 0.9), (32, 0.9)]
+    means_of_summary = {row.batch_size: row.val_accuracy for row in analysis.final}
+    assert [means_of_summary[size].n for size in SIZES if means_of_summary[size]] == [2, 1, 0]
+    replicates = replicates_info(history, "accuracy", analysis.facts)
+    assert replicates.spread == pytest.approx({16: 0})
+    together = together_info(history, "accuracy", analysis.facts)
+    assert {size: val for size, (_, val) in together.ends.items()} == pytest.approx({16: 0.9, 32: 0.9})
+    assert all(note in info.notes for info in (means, by_size, replicates, together))
+    one = dataclasses.replace(analysis.facts, unfinished=("b32-r2",))
+    assert "1 trial has not ended and is left out" in means_info(history, "accuracy", one).notes[0]
+    assert note in page_html(PageContent("until", history, analysis))
 
 
 def test_the_targets_table_and_the_page_say_who_never_got_there(until: tuple[pd.DataFrame, Analysis]) -> None:

@@ -57,7 +57,7 @@ def analyze(
     panel = build_panel(history if chosen is None else at_chosen(history, chosen), plan)
     quantities = (metric, "gap") if "gap" in panel.metrics else (metric,)
     retuned = learning_rate_retuned(panel, recipe) if chosen is None else True
-    learning_rates = chosen or without_grid(retuned, recipe)
+    learning_rates = chosen or without_grid(panel, retuned, recipe)
     checks, flags = check_exchangeability(panel)
     analysis = Analysis(
         facts=study_facts(panel, metric, settings, retuned),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from batchscope.analysis.outliers import Outlier, find_outliers
-from batchscope.analysis.panel import Bools, Floats, Panel, StageView, stage_view
+from batchscope.analysis.panel import Floats, Panel, StageView, stage_view
 from batchscope.analysis.results import Exchangeability, Flag
 
 __all__ = ["FALSE_ALARM_RATE", "check_exchangeability"]
@@ -20,16 +20,14 @@ _SMALLEST_LOSS = 1e-7
 
 @dataclass(frozen=True)
 class _Window:
-    """The last half of a stage at each batch size.
+    """The last half of a stage.
 
     Attributes:
-        inside: (B, K) bool, positions in the stage.
         level: (B, R) float64, each trial's mean over the window of the transformed quantity; NaN
             unless it is finite at all of the window's epochs.
         mean: (B, R) float64, the same of the quantity itself.
     """
 
-    inside: Bools
     level: Floats
     mean: Floats
 
@@ -38,11 +36,11 @@ def check_exchangeability(panel: Panel) -> tuple[tuple[Exchangeability, ...], tu
     """Compares, stage by stage, each replicate's training curve with those of its batch size.
 
     Replicates differ in their seeds alone, so their training figures should be draws from one
-    distribution. A trial's level is the mean of its curve over the last half of the stage: the
-    start of a stage depends on random initial weights. Training accuracy is taken (on the arcsine
-    square-root scale, on which sampling noise does not depend on the level), or the logarithm of
-    the training loss where there is none. The validation metric is not used: batch sizes and
-    BatchNorm make it vary between replicates for reasons of its own.
+    distribution. A trial's level is the mean of its curve over the last half of the stage (its own half,
+    where trials have ends of their own): the start of a stage depends on random initial weights.
+    Training accuracy is taken (on the arcsine square-root scale, on which sampling noise does not
+    depend on the level), or the logarithm of the training loss where there is none. The validation
+    metric is not used: batch sizes and BatchNorm make it vary between replicates for reasons of its own.
 
     Levels that stand out by `batchscope.analysis.outliers.find_outliers` are flagged; nothing is
     removed. The chance of a false alarm in the whole history is `FALSE_ALARM_RATE`, shared equally
@@ -84,19 +82,15 @@ def _check_stage(panel: Panel, view: StageView) -> tuple[Exchangeability, list[F
 
 
 def _window(view: StageView, quantity: str) -> _Window:
-    length = (view.epochs >= 0).sum(axis=1)
-    position = np.arange(view.epochs.shape[1])
-    inside = (position >= (length // 2)[:, None]) & (position < length[:, None])
-    mask = inside[:, None, :]
+    mask = view.last_half
     complete = (np.isfinite(view.metrics[quantity]) | ~mask).all(axis=2) & mask.any(axis=2)
     values = np.where(mask, view.metrics[quantity], 0.0)
-    n = np.maximum(inside.sum(axis=1), 1)[:, None]
+    n = np.maximum(mask.sum(axis=2), 1)
     if quantity == "train_accuracy":
         levels = np.arcsin(np.sqrt(np.nan_to_num(values)))
     else:
         levels = np.where(mask, np.log(np.maximum(np.nan_to_num(values), _SMALLEST_LOSS)), 0.0)
     return _Window(
-        inside=inside,
         level=np.where(complete, levels.sum(axis=2) / n, np.nan),
         mean=np.where(complete, values.sum(axis=2) / n, np.nan),
     )
@@ -113,7 +107,7 @@ def _flag(
     group = outlier.group
     flagged = [other.member for other in outliers if other.group == group]
     batch_size, replicate = int(panel.batch_sizes[group]), int(panel.replicates[outlier.member])
-    epochs = view.epochs[group][window.inside[group]]
+    epochs = view.epochs[group, outlier.member][view.last_half[group, outlier.member]]
     return Flag(
         stage=view.name,
         batch_size=batch_size,

@@ -66,6 +66,8 @@ class StudyFacts:
         stages: In the order of training.
         last_epoch: The longest trial's last epoch.
         ends: Where each batch size ends, and all are compared.
+        unfinished: Names of the trials that go on, where trials have ends of their own and one has ended;
+            no figure at the end rests on them.
         learning_rate_retuned: Whether each batch size had its own; None where nothing tells.
         margin: Differences of the metric (and of the gap) below it do not matter in practice.
         confidence: Coverage of all intervals, for example 0.95.
@@ -81,6 +83,7 @@ class StudyFacts:
     stages: tuple[StageSpan, ...]
     last_epoch: int
     ends: tuple[End, ...]
+    unfinished: tuple[str, ...]
     learning_rate_retuned: bool | None
     margin: float
     confidence: float
@@ -179,6 +182,7 @@ def study_facts(panel: Panel, metric: str, settings: Settings, retuned: bool | N
         stages=tuple(_span(panel, position, name) for position, name in enumerate(panel.stages)),
         last_epoch=int(panel.epochs[-1]),
         ends=_ends(panel),
+        unfinished=_unfinished(panel),
         learning_rate_retuned=retuned,
         margin=settings.margin,
         confidence=settings.confidence,
@@ -190,6 +194,15 @@ def study_facts(panel: Panel, metric: str, settings: Settings, retuned: bool | N
 def _span(panel: Panel, position: int, name: str) -> StageSpan:
     epochs = panel.epochs[np.flatnonzero((panel.stage_index == position).any(axis=(0, 1)))]
     return StageSpan(name, int(epochs[0]), int(epochs[-1]), panel.ends.budgets[position])
+
+
+def _unfinished(panel: Panel) -> tuple[str, ...]:
+    own = panel.ends.own
+    if own is None:
+        return ()
+    going_on = np.argwhere((own < 0) & panel.recorded.any(axis=2))
+    pairs = [(int(panel.batch_sizes[row]), int(panel.replicates[column])) for row, column in going_on]
+    return tuple(panel.trial_names[pair] for pair in pairs)
 
 
 def _ends(panel: Panel) -> tuple[End, ...]:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from batchscope.analysis.choice import Candidates, best, optimism
 from batchscope.analysis.learning_rates import LearningRatePoint, LearningRates
 from batchscope.analysis.moments import estimate
-from batchscope.analysis.panel import check_figures
+from batchscope.analysis.panel import Floats, check_figures
+from batchscope.errors import HistoryError
 from batchscope.history import GRID, METRICS, SELECTION
 
 __all__ = ["at_chosen", "choose_learning_rates"]
@@ -35,11 +37,12 @@ def choose_learning_rates(
 ) -> LearningRates | None:
     """Chooses each batch size's learning rate where trials have tried several.
 
-    The best has the fewest diverged trials, then the best mean of the selection metric at the
-    trials' end, then is the smallest. The selection metric is ``selection_accuracy`` or
-    ``selection_loss``, as the analysed metric is an accuracy or a loss, or where the history has no such
-    column that metric itself. Learning rates are held against each other over the replicates in which
-    all of the batch size's have come to the end, as far as there are any.
+    The best, by `batchscope.analysis.choice.best`, has the fewest diverged trials, then the best mean of
+    the selection metric at the trials' end, then the lowest loss on the same images, then is the smallest.
+    The selection metric is ``selection_accuracy`` or ``selection_loss``, as the analysed metric is an
+    accuracy or a loss, or where the history has no such column that metric itself. Learning rates are
+    held against each other over the replicates in which all of the batch size's have come to the end, as
+    far as there are any. A selection metric that is not finite counts as divergence.
 
     The end is the last epoch that any trial of the batch size has recorded; trials that have not got
     there do not count, those that diverged before do.
@@ -56,7 +59,8 @@ def choose_learning_rates(
         None where each batch size and replicate has one trial and none is of a grid.
 
     Raises:
-        HistoryError: An accuracy lies outside [0, 1], or a figure cannot be held by float32.
+        HistoryError: An accuracy lies outside [0, 1], a figure cannot be held by float32, or a batch size
+            and replicate have several trials with one learning rate.
     """
     grid = _grid(history)
     if grid is None:
@@ -65,12 +69,15 @@ def choose_learning_rates(
     column = f"{SELECTION}{metric.removeprefix('val_')}"
     column = column if column in history.columns else metric
     trials = _ends(history.assign(rate=grid.rates), column, metric, ended)
-    points = [
-        point
-        for size in sorted(trials["batch_size"].unique().tolist())
-        for point in _points(size, trials[trials["batch_size"] == size], column, confidence)
-    ]
-    return LearningRates("grid", grid.stage, column, tuple(points))
+    sign = -1.0 if metric == "val_loss" else 1.0
+    points, flattered = [], []
+    for size in sorted(trials["batch_size"].unique().tolist()):
+        here = trials[trials["batch_size"] == size]
+        candidates = _candidates(here, column)
+        points += _points(size, here, candidates, confidence)
+        if len(candidates.rates) > 1:
+            flattered.append(optimism(candidates, size, sign))
+    return LearningRates("grid", grid.stage, column, tuple(points), tuple(flattered))
 
 
 def at_chosen(history: pd.DataFrame, learning_rates: LearningRates) -> pd.DataFrame:
@@ -118,11 +125,20 @@ def _stage_of_grid(history: pd.DataFrame, stages: pd.Series) -> str | None:
 def _ends(history: pd.DataFrame, column: str, metric: str, ended: frozenset[str]) -> pd.DataFrame:
     """A row for each trial that has a learning rate: whether it diverged or ended, and its figures then."""
     last = history[history["rate"].notna()].groupby(_TRIAL, sort=False).tail(1)
-    measured = [name for name in METRICS if name in last.columns]
+    loss = column.replace("accuracy", "loss")
+    measured = [name for name in {*METRICS, column} if name in last.columns]
     finite = np.isfinite(last[measured].to_numpy()).all(axis=1)
     end = history.groupby("batch_size")["epoch"].max()
     over = last["trial"].isin(ended) if ended else last["epoch"] == last["batch_size"].map(end)
     there = finite & over.to_numpy()
+    twice = last.duplicated(["batch_size", "replicate", "rate"])
+    if twice.any():
+        row = last[twice].iloc[0]
+        raise HistoryError(
+            "each learning rate must have one trial at a batch size and replicate, but there are several "
+            f"with batch_size={row.batch_size}, replicate={row.replicate}, learning_rate={row.rate:g}; keep "
+            "one of them, or number them as replicates"
+        )
     return pd.DataFrame(
         {
             "batch_size": last["batch_size"],
@@ -131,36 +147,51 @@ def _ends(history: pd.DataFrame, column: str, metric: str, ended: frozenset[str]
             "diverged": ~finite,
             "ended": there | ~finite,
             "selection": last[column].where(there),
+            "loss": last[loss].where(there) if loss in last.columns else np.nan,
             "metric": last[metric].where(there),
         }
     )
 
 
-def _points(size: int, trials: pd.DataFrame, column: str, confidence: float) -> list[LearningRatePoint]:
-    rates = sorted(trials["rate"].unique())
-    ended = trials[trials["ended"]].groupby("replicate")["rate"].nunique()
-    shared = trials["replicate"].isin(ended.index[ended == len(rates)])
-    judged = trials[shared] if shared.any() else trials
-    sign = 1.0 if column.endswith("loss") else -1.0
+def _candidates(trials: pd.DataFrame, column: str) -> Candidates:
+    rates, row = np.unique(trials["rate"].to_numpy(dtype=np.float64), return_inverse=True)
+    replicates, at = np.unique(trials["replicate"].to_numpy(), return_inverse=True)
 
-    def rank(rate: float) -> tuple[float, float, float]:
-        here = judged[judged["rate"] == rate]
-        mean = sign * here["selection"].mean()
-        return float(here["diverged"].sum()), mean if np.isfinite(mean) else np.inf, rate
+    def filled(name: str) -> Floats:
+        values = np.full((len(rates), len(replicates)), np.nan)
+        values[row, at] = trials[name].to_numpy(dtype=np.float64)
+        return values
 
-    best = min(rates, key=rank)
+    return Candidates(
+        rates=rates,
+        by=column,
+        selection=filled("selection"),
+        loss=filled("loss"),
+        metric=filled("metric"),
+        diverged=filled("diverged") == 1,
+        complete=np.asarray((filled("ended") == 1).all(axis=0)),
+    )
+
+
+def _points(
+    size: int, trials: pd.DataFrame, candidates: Candidates, confidence: float
+) -> list[LearningRatePoint]:
+    rates = candidates.rates.tolist()
+    chosen = rates[best(candidates, candidates.judges)]
+    at_all_costs = rates[best(candidates, candidates.judges, heed_divergence=False)]
     return [
         LearningRatePoint(
             batch_size=size,
-            learning_rate=float(rate),
+            learning_rate=rate,
             n_trials=len(here),
             n_diverged=int(here["diverged"].sum()),
             n_missing=int((~here["ended"]).sum()),
             selection=estimate(here["selection"].to_numpy(dtype=np.float64), confidence),
             finals=tuple(here["selection"].dropna().tolist()),
             metric=estimate(here["metric"].to_numpy(dtype=np.float64), confidence),
-            chosen=bool(rate == best),
-            at_edge=bool(rate == best and len(rates) > 1 and rate in (rates[0], rates[-1])),
+            chosen=rate == chosen,
+            at_edge=rate == chosen and len(rates) > 1 and rate in (rates[0], rates[-1]),
+            passed_over=rate == at_all_costs != chosen,
         )
         for rate, here in ((rate, trials[trials["rate"] == rate]) for rate in rates)
     ]

@@ -238,6 +238,8 @@ def _explained(
         link = "but"
         opening = f"{subject} follows the number of updates"
     elif rule == "beyond_updates":
+        # A wide range of batch sizes inflates the first share: it speaks against the second, which decides.
+        link = "although" if share.share >= MOST else link
         opening = f"{subject} is for the most part not explained by the number of updates"
     else:
         opening = f"{subject} may follow the number of updates, but these data leave it open"

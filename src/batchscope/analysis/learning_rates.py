@@ -7,7 +7,7 @@ from typing import Literal
 
 from batchscope.analysis.estimates import Estimate
 
-__all__ = ["How", "LearningRatePoint", "LearningRates"]
+__all__ = ["How", "LearningRatePoint", "LearningRates", "Optimism"]
 
 How = Literal["same", "linear", "sqrt", "grid", "differ"]
 
@@ -27,6 +27,7 @@ class LearningRatePoint:
         metric: Of the metric that is analysed, over the same trials.
         chosen: Whether it is its batch size's best.
         at_edge: Whether it is, and is also the smallest or largest that its batch size tried.
+        passed_over: Whether it would be if its diverged trials did not count.
     """
 
     batch_size: int
@@ -39,6 +40,25 @@ class LearningRatePoint:
     metric: Estimate
     chosen: bool
     at_edge: bool
+    passed_over: bool
+
+
+@dataclass(frozen=True)
+class Optimism:
+    """By how much a batch size's figures are too good because its replicates chose its learning rate.
+
+    Attributes:
+        batch_size: Examples per update.
+        n_replicates: In which all of its learning rates have ended.
+        n_changed: Of these, how many would have another learning rate if the others alone chose.
+        estimate: In the unit of the metric, positive where its mean is too good; see
+            `batchscope.analysis.choice.optimism`. NaN where there is none.
+    """
+
+    batch_size: int
+    n_replicates: int
+    n_changed: int
+    estimate: float
 
 
 @dataclass(frozen=True)
@@ -47,22 +67,26 @@ class LearningRates:
 
     Attributes:
         how: ``same`` at all batch sizes; scaled with batch size by the ``linear`` or ``sqrt`` rule; each
-            batch size's best of a ``grid``; or ``differ``, where a history alone cannot tell why. None
-            where nothing tells.
+            batch size's best of a ``grid``; or ``differ``, between batch sizes or between replicates,
+            where a history alone cannot tell why. None where nothing tells.
         stage: That has the grid; empty where the history has no stages, None without a grid.
         chosen_by: Column that chose. Without a column of its own it is the metric that is analysed,
             whose figures are then optimistic. None without a grid.
         points: By batch size, then learning rate; none without a grid.
+        optimism: Of each batch size that has tried several.
+        mixed: Batch sizes whose replicates have different learning rates where these are no grid.
     """
 
     how: How | None
     stage: str | None = None
     chosen_by: str | None = None
     points: tuple[LearningRatePoint, ...] = ()
+    optimism: tuple[Optimism, ...] = ()
+    mixed: tuple[int, ...] = ()
 
     @property
     def optimistic(self) -> bool:
-        """Whether figures at the chosen learning rates are better than another validation would give."""
+        """Whether the images that chose the learning rates are those that the figures are of."""
         return self.chosen_by is not None and self.chosen_by.startswith("val_")
 
     @property

@@ -8,6 +8,7 @@ import numpy as np
 
 from batchscope.analysis.decomposition import without_batchnorm
 from batchscope.analysis.gap_finding import inference_sentence
+from batchscope.analysis.learning_rate_notes import learning_rate_notes
 from batchscope.analysis.panel import Panel
 from batchscope.analysis.probe_cost import probe_cost
 from batchscope.analysis.results import Analysis, StudyFacts, SummaryRow
@@ -29,7 +30,7 @@ def draw_notes(analysis: Analysis, panel: Panel, settings: Settings) -> tuple[Se
         *_fallback(analysis, settings),
         *_missing_columns(analysis, panel),
         *_own_ends(analysis.facts, planned=panel.ends.planned),
-        *_not_chosen(analysis),
+        *learning_rate_notes(analysis),
         *_one_replicate(analysis),
         *_unequal_replicates(analysis),
         *_diverged(panel),
@@ -109,18 +110,6 @@ def _ends_of_trials(facts: StudyFacts, epochs: Sequence[int]) -> Sentence:
         "own last epoch."
     )
     return Sentence("own_ends", text, (("first_epoch", min(epochs)), ("last_epoch", max(epochs))))
-
-
-def _not_chosen(analysis: Analysis) -> list[Sentence]:
-    points = [point for point in analysis.learning_rates.points if not point.chosen]
-    if not points:
-        return []
-    trials = sum(point.n_trials for point in points)
-    text = (
-        f"{count(trials, 'trial')} at learning rates that were not chosen count for that choice alone; all "
-        "other figures leave them out."
-    )
-    return [Sentence("learning_rates_left_out", text, (("n_trials", trials),))]
 
 
 def _one_replicate(analysis: Analysis) -> list[Sentence]:

@@ -133,7 +133,9 @@ class StageView:
 
     Attributes:
         name: Of the stage.
-        epochs: (B, K) int64, the panel's epoch at each position; -1 beyond the stage's end.
+        epochs: (B, R, K) int64, the panel's epoch at each position; -1 beyond the batch size's end of the
+            stage. Where trials have ends of their own: -1 beyond the trial's, and throughout for a
+            trial that is not over with the stage.
         metrics: Name to (B, R, K) float64, NaN where the stage has no finite figure.
         updates: (B, R, K) float64 since the stage's start, NaN where nothing was recorded; None
             without the column.
@@ -145,6 +147,13 @@ class StageView:
     metrics: Mapping[str, Floats]
     updates: Floats | None
     recorded: Bools
+
+    @cached_property
+    def last_half(self) -> Bools:
+        """(B, R, K), the last half of `epochs`, the middle one of an odd number with it."""
+        length = (self.epochs >= 0).sum(axis=2)
+        half: Bools = (self.epochs >= 0) & (np.arange(self.epochs.shape[2]) >= (length // 2)[:, :, None])
+        return half
 
 
 def build_panel(history: pd.DataFrame, plan: Plan | None = None) -> Panel:
@@ -222,12 +231,12 @@ def stage_view(panel: Panel, stage: int) -> StageView:
     last = of_batch.shape[1] - 1 - of_batch[:, ::-1].argmax(axis=1)
     length = int(np.where(of_batch.any(axis=1), last - first + 1, 0).max())
     latest = np.where(of_batch.any(axis=1), last, -1)
-    columns = first[:, None] + np.arange(length)
-    within = columns <= latest[:, None]
-    columns = np.minimum(columns, len(panel.epochs) - 1)
-    starts = np.broadcast_to(first[:, None], inside.shape[:2])
+    starts, stops = (np.broadcast_to(at[:, None], inside.shape[:2]) for at in (first, latest))
     if panel.ends.own is not None:
         starts = np.where(inside.any(axis=2), inside.argmax(axis=2), starts)
+        own = of_batch.shape[1] - 1 - inside[:, :, ::-1].argmax(axis=2)
+        over = (panel.ends.own >= 0) | (panel.stage_index > stage).any(axis=2)
+        stops = np.where(inside.any(axis=2) & over, own, -1)
     wanted = starts[:, :, None] + np.arange(length)
     take = np.minimum(wanted, len(panel.epochs) - 1)
     recorded = np.take_along_axis(inside, take, axis=2) & (wanted <= latest[:, None, None])
@@ -240,7 +249,7 @@ def stage_view(panel: Panel, stage: int) -> StageView:
         updates = cut(panel.costs["updates"] - _before(panel.costs["updates"], starts)[:, :, None])
     return StageView(
         name=panel.stages[stage],
-        epochs=np.where(within, panel.epochs[columns], -1),
+        epochs=np.where(wanted <= stops[:, :, None], panel.epochs[take], -1),
         metrics={name: cut(values) for name, values in panel.metrics.items()},
         updates=updates,
         recorded=recorded,

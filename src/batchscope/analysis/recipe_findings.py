@@ -12,7 +12,7 @@ from batchscope.analysis.words import (
     some,
 )
 
-__all__ = ["learning_rate_sentences", "target_sentences"]
+__all__ = ["learning_rate_sentences", "mixed_sentences", "target_sentences"]
 
 _COSTS = ("updates", "examples", "seconds")
 
@@ -22,12 +22,13 @@ def learning_rate_sentences(analysis: Analysis) -> list[Sentence]:
 
     - ``learning_rate_chosen``: each batch size is compared at its own best of a grid; with what was
       chosen by, and that figures are optimistic where that is the metric itself;
+    - ``learning_rate_passed_over``: at some, diverged trials alone decided against the best mean;
     - ``learning_rate_at_edge``: the best of some is the smallest or largest that was tried;
     - ``learning_rate_unknown``: nothing tells.
     """
     found = analysis.learning_rates
     if found.how == "grid":
-        return [_chosen(found, len(analysis.facts.stages)), *_at_edge(found)]
+        return [_chosen(found, len(analysis.facts.stages)), *_passed_over(found), *_at_edge(found)]
     if found.how is not None or len(analysis.facts.batch_sizes) == 1:
         return []
     text = (
@@ -35,6 +36,20 @@ def learning_rate_sentences(analysis: Analysis) -> list[Sentence]:
         "are compared at a learning rate that may suit some of them better."
     )
     return [Sentence("learning_rate_unknown", text)]
+
+
+def mixed_sentences(analysis: Analysis) -> list[Sentence]:
+    """``learning_rates_mixed``: replicates of a batch size do not share their learning rate."""
+    mixed = analysis.learning_rates.mixed
+    if not mixed:
+        return []
+    text = (
+        f"The replicates of batch size {batch_sizes(mixed)} have different learning rates, so their mean and "
+        "spread mix these with chance. If they were tried to find the best, number replicates from 1 at each "
+        "learning rate and give each trial a name of its own in the column trial: each batch size is then "
+        "compared at its best."
+    )
+    return [Sentence("learning_rates_mixed", text, (("n_batch_sizes", len(mixed)),))]
 
 
 def target_sentences(analysis: Analysis) -> list[Sentence]:
@@ -54,7 +69,7 @@ def _chosen(found: LearningRates, n_stages: int) -> Sentence:
     by = (
         f"by the {quantity_name(found.chosen_by or '')} itself, so that the figures are optimistic"
         if found.optimistic
-        else "on validation images on which no other figure rests"
+        else "by the same replicates on validation images on which no other figure rests"
     )
     where = f" in {found.stage}" if n_stages > 1 else ""
     text = (
@@ -64,6 +79,25 @@ def _chosen(found: LearningRates, n_stages: int) -> Sentence:
     figures: list[tuple[str, Figure]] = [("n_learning_rates", len(tried)), ("chosen_by", found.chosen_by)]
     figures += [(f"learning_rate_at_{point.batch_size}", point.learning_rate) for point in best]
     return Sentence("learning_rate_chosen", text, tuple(figures))
+
+
+def _passed_over(found: LearningRates) -> list[Sentence]:
+    points = [point for point in found.points if point.passed_over]
+    if not points:
+        return []
+    each = some(
+        [
+            f"{point.learning_rate:g} at batch size {point.batch_size} ({point.n_diverged} of "
+            f"{point.n_trials} diverged)"
+            for point in points
+        ]
+    )
+    text = (
+        f"Learning rates were passed over because trials diverged there, though the others ended better than "
+        f"at the best: {each}."
+    )
+    figures = tuple((f"learning_rate_at_{point.batch_size}", point.learning_rate) for point in points)
+    return [Sentence("learning_rate_passed_over", text, figures)]
 
 
 def _at_edge(found: LearningRates) -> list[Sentence]:

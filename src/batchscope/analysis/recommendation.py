@@ -65,6 +65,7 @@ def recommend(
       to the best reaches across the margin, so that both "as good" and "worse" are open;
     - ``learning_rate_not_retuned``: it is known that all batch sizes shared one learning rate;
     - ``learning_rate_scaled``: it is known that a rule gave each batch size its learning rate;
+    - ``learning_rates_mixed``: an eligible batch size's replicates have different learning rates;
     - ``learning_rate_at_edge``: an eligible batch size's best learning rate is the smallest or largest of
       its grid, so that a better one may lie beyond;
     - ``still_rising``: see `_rising`.
@@ -88,6 +89,7 @@ def recommend(
         reasons.append(_not_retuned(panel))
     if learning_rates.how in ("linear", "sqrt") and len(panel.batch_sizes) > 1:
         reasons.append(_scaled(panel, learning_rates.how))
+    reasons += _mixed(panel, standing, learning_rates)
     reasons += _at_edge(panel, standing, learning_rates)
     reasons += _rising(panel, standing, quantity, settings)
     choices = _choices(panel, standing, settings.margin)
@@ -265,6 +267,14 @@ def _scaled(panel: Panel, rule: str) -> Sentence:
     return Sentence("learning_rate_scaled", text, (("n_batch_sizes", len(panel.batch_sizes)),))
 
 
+def _mixed(panel: Panel, standing: _Standing, learning_rates: LearningRates) -> list[Sentence]:
+    sizes = [size for size in panel.batch_sizes[standing.eligible].tolist() if size in learning_rates.mixed]
+    if not sizes or len(panel.batch_sizes) == 1:
+        return []
+    text = f"The replicates of batch size {batch_sizes(sizes)} differ in their learning rates."
+    return [Sentence("learning_rates_mixed", text, (("n_batch_sizes", len(sizes)),))]
+
+
 def _at_edge(panel: Panel, standing: _Standing, learning_rates: LearningRates) -> list[Sentence]:
     eligible = set(panel.batch_sizes[standing.eligible].tolist())
     sizes = [point.batch_size for point in learning_rates.chosen if point.at_edge]
@@ -282,48 +292,54 @@ def _rising(panel: Panel, standing: _Standing, quantity: str, settings: Settings
     """Batch sizes whose metric is still getting better at the end.
 
     The least-squares slope of each replicate's metric over the last half of the last stage (at
-    least three epochs) says what the next as many epochs would bring at this pace. A batch size
-    is still rising if that gain, as a mean over replicates, is at least the margin and the
-    t-interval of the mean lies above 0; with one replicate, no interval exists and it is not judged.
-    Nor is a stage that ends at a target.
+    least three epochs; its own half, where trials have ends of their own) says what the next as many
+    epochs would bring at this pace. A batch size is still rising if that gain, as a mean over
+    replicates, is at least the margin and the t-interval of the mean lies above 0; with one
+    replicate, no interval exists and it is not judged. Nor is a stage that ends at a target.
     """
     if panel.ends.budgets[-1] == "until":
         return []
-    gains, lows, epochs = _gains(panel, quantity, settings.confidence)
-    rising = np.flatnonzero(standing.eligible & (gains >= settings.margin) & (lows > 0))
+    gains, windows = _gains(panel, quantity)
+    n, mean, sd = mean_and_sd(gains, axis=1)
+    low = mean - t_half_width(n, sd, settings.confidence)
+    rising = np.flatnonzero(standing.eligible & (mean >= settings.margin) & (low > 0))
     if not len(rising):
         return []
-    most = int(rising[np.argmax(gains[rising])])
-    size, window = int(panel.batch_sizes[most]), int(epochs[most])
+    most = int(rising[np.argmax(mean[rising])])
+    size, judged = int(panel.batch_sizes[most]), windows[most, np.isfinite(gains[most])]
+    least, longest = int(judged.min()), int(judged.max())
+    pace = (
+        f"{longest} epochs at the pace of the last {longest}"
+        if least == longest
+        else f"{least} to {longest} epochs at the pace of the last as many"
+    )
     name, sizes = quantity_name(quantity), batch_sizes(panel.batch_sizes[rising].tolist())
     text = (
-        f"The {name} at batch size {sizes} is still getting better at the end: "
-        f"another {window} epochs at the pace of the last {window} would change it by "
-        f"{number(float(gains[most]))} at batch size {size}."
+        f"The {name} at batch size {sizes} is still getting better at the end: another {pace} would change "
+        f"it by {number(_sign(quantity) * float(mean[most]))} at batch size {size}."
     )
     figures = (
         ("batch_size", size),
-        ("gain", float(gains[most])),
-        ("low", float(lows[most])),
-        ("epochs", window),
+        ("gain", float(mean[most])),
+        ("low", float(low[most])),
+        ("epochs", longest),
     )
     return [Sentence("still_rising", text, figures)]
 
 
-def _gains(panel: Panel, quantity: str, confidence: float) -> tuple[Floats, Floats, Floats]:
-    """Gain over as many more epochs as the window has, its interval's lower end, the window; (B,)."""
+def _gains(panel: Panel, quantity: str) -> tuple[Floats, Floats]:
+    """Each trial's gain over as many more epochs as its window has, and its window, (B, R).
+
+    The gain is NaN where the window is too short or lacks a finite figure.
+    """
     view = stage_view(panel, len(panel.stages) - 1)
     score = _sign(quantity) * view.metrics[quantity]
-    n_sizes = len(panel.batch_sizes)
-    gains, lows, windows = (np.full(n_sizes, np.nan) for _ in range(3))
-    for row in range(n_sizes):
-        length = int((view.epochs[row] >= 0).sum())
-        if length - length // 2 < _SMALLEST_WINDOW:
-            continue
-        epochs = view.epochs[row, length // 2 : length].astype(np.float64)
-        window = epochs[-1] - epochs[0] + 1
+    gains, windows = (np.full(score.shape[:2], np.nan) for _ in range(2))
+    for row, column in np.argwhere(view.last_half.sum(axis=2) >= _SMALLEST_WINDOW):
+        inside = view.last_half[row, column]
+        epochs = view.epochs[row, column, inside].astype(np.float64)
         centred = epochs - epochs.mean()
-        slopes = (score[row, :, length // 2 : length] * centred).sum(axis=1) / (centred**2).sum()
-        n, mean, sd = mean_and_sd(slopes * window, axis=0)
-        gains[row], lows[row], windows[row] = mean, mean - t_half_width(n, sd, confidence), window
-    return gains, lows, windows
+        slope = (score[row, column, inside] * centred).sum() / (centred**2).sum()
+        windows[row, column] = epochs[-1] - epochs[0] + 1
+        gains[row, column] = slope * windows[row, column]
+    return gains, windows

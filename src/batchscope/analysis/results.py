@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from batchscope.analysis.estimates import Decomposition, DecompositionRow, Estimate, SummaryRow
 from batchscope.analysis.facts import End, StageSpan, StudyFacts
-from batchscope.analysis.learning_rates import LearningRatePoint, LearningRates
+from batchscope.analysis.learning_rates import LearningRatePoint, LearningRates, Optimism
 from batchscope.analysis.targets import TargetRow
 from batchscope.analysis.words import Figure, Sentence
 
@@ -28,6 +28,7 @@ __all__ = [
     "Flag",
     "LearningRatePoint",
     "LearningRates",
+    "Optimism",
     "Recommendation",
     "Sentence",
     "Spread",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from batchscope.analysis.gap_finding import decomposition_sentence, gap_finding
 from batchscope.analysis.headline import headline, headline_share, share_clause
 from batchscope.analysis.moments import t_quantile
-from batchscope.analysis.recipe_findings import learning_rate_sentences, target_sentences
+from batchscope.analysis.recipe_findings import learning_rate_sentences, mixed_sentences, target_sentences
 from batchscope.analysis.results import (
     Analysis,
     Choice,
@@ -25,6 +25,7 @@ from batchscope.analysis.words import (
     batch_sizes,
     count,
     interval,
+    listed,
     number,
     of_quantity,
     p_value,
@@ -47,10 +48,11 @@ def draw_verdict(analysis: Analysis) -> tuple[Sentence, ...]:
     (`batchscope.analysis.gap_finding`), ahead of it where that is for the most part not
     generalization; then what to do (`recommended`, `cannot_tell`);
     which batch sizes reached their target (`target_reached`, `target_missed`);
-    what puts the data in doubt (`diverged`, `replicates_flagged`); what holds up statistically
-    (`comparison_*`, `trend_*`); the other stages (`stage_share`); how replicates scatter
-    (`spread_*`, `replicates_alike`); and how far to trust it (`few_replicates`,
-    `learning_rate_chosen`, `learning_rate_at_edge`, `learning_rate_unknown`). A test counts as
+    what puts the data in doubt (`learning_rates_mixed`, `diverged`, `replicates_flagged`); what
+    holds up statistically (`comparison_*`, `trend_*`); the other stages (`stage_share`); how
+    replicates scatter (`spread_*`, `replicates_alike`); and how far to trust it (`few_replicates`,
+    `learning_rate_chosen`, `learning_rate_passed_over`, `learning_rate_at_edge`,
+    `learning_rate_unknown`). A test counts as
     significant where p < 1 - confidence.
 
     Args:
@@ -60,6 +62,7 @@ def draw_verdict(analysis: Analysis) -> tuple[Sentence, ...]:
         _opening,
         _recommendation,
         target_sentences,
+        mixed_sentences,
         _diverged,
         _flagged,
         _comparisons,
@@ -106,18 +109,23 @@ def _recommendation(analysis: Analysis) -> list[Sentence]:
     text = (
         f"Within {found.margin:g} of the best {quantity_name(found.quantity)} ({number(found.best_mean)} "
         f"at batch size {found.best_batch_size}): batch size {batch_sizes(found.within_margin)}. "
-        f"{_advice(found.choices)}"
+        f"{_advice(found.choices, found.best_batch_size)}"
     )
     return [Sentence("recommended", text.rstrip(), figures)]
 
 
-def _advice(choices: tuple[Choice, ...]) -> str:
+def _advice(choices: tuple[Choice, ...], best: int | None) -> str:
     if not choices:
         return "Without a column of updates, examples or seconds, none of them is known to be cheaper."
+    by_size: dict[int, list[str]] = {}
+    for choice in choices:
+        own = choice.batch_size == best
+        best_one = "" if own else f"; the best one took {of_quantity(choice.best_spent)}"
+        by_size.setdefault(choice.batch_size, []).append(
+            f"{choice.cost} ({of_quantity(choice.spent)}{best_one})"
+        )
     parts = [
-        f"batch size {choice.batch_size} gets there with the fewest {choice.cost} "
-        f"({of_quantity(choice.spent)}; the best one took {of_quantity(choice.best_spent)})"
-        for choice in choices
+        f"batch size {size} gets there with the fewest {listed(costs)}" for size, costs in by_size.items()
     ]
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}."
@@ -274,7 +282,7 @@ def _spread(analysis: Analysis) -> list[Sentence]:
         f"{last.batch_size}, {spread.factor_per_doubling:.2g} times for each doubling of the batch size"
     )
     test = f"Brown-Forsythe {p_value(spread.p)}"
-    text += f" ({test})." if significant else f"; so few replicates cannot tell this from chance ({test})."
+    text += f" ({test})." if significant else f"; these replicates cannot tell this from chance ({test})."
     figures = (
         ("factor_per_doubling", spread.factor_per_doubling),
         ("sd_at_smallest", first.sd),
@@ -319,8 +327,12 @@ def _wide(row: SummaryRow, n: int, sd: float, fewest: int, analysis: Analysis) -
     confidence = analysis.facts.confidence
     half = float(t_quantile(n, confidence)) * sd / math.sqrt(n)
     with_more = float(t_quantile(_MORE_REPLICATES, confidence)) * sd / math.sqrt(_MORE_REPLICATES)
+    margin = analysis.facts.margin
+    width = (
+        "intervals are wide" if half >= margin else f"the widest interval is within the margin of {margin:g}"
+    )
     text = (
-        f"With {count(fewest, 'replicate')} intervals are wide: the mean "
+        f"With {count(fewest, 'replicate')} {width}: the mean "
         f"{quantity_name(analysis.facts.metric)} at batch size {row.batch_size} is known to "
         f"\u00b1{number(half)} (from {count(n, 'replicate')}); "
         f"{_MORE_REPLICATES} replicates with the same spread would give \u00b1{number(with_more)}."

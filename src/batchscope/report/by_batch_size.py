@@ -110,7 +110,7 @@ def by_batch_size_info(
             for place in range(1, len(moments) + 1)
         ),
         part=part,
-        notes=tuple(text for text in (diverged_note(every), note) if text),
+        notes=tuple(text for text in (diverged_note(every), moments[-1].note, note) if text),
     )
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "even_choice",
     "last_common_epoch",
     "measures",
+    "replicate_label",
     "stage_starts",
     "thin_epochs",
 ]
@@ -85,7 +86,7 @@ def curve_points(history: pd.DataFrame, measure: Measure) -> pd.DataFrame:
         ``value`` (float64, NaN where any of the history's `METRICS` is not finite: an accuracy beside
         a loss that is NaN means nothing).
     """
-    label = _replicate_label(history)
+    label = replicate_label(history)
     figures = [name for name in METRICS if name in history.columns]
     finite = np.isfinite(history[figures].to_numpy(dtype=np.float64)).all(axis=1)
     frames = [
@@ -163,7 +164,8 @@ def _columns(history: pd.DataFrame, measure: Measure) -> dict[str, str]:
     return {part: column for part, column in pairs.items() if column in history.columns}
 
 
-def _replicate_label(history: pd.DataFrame) -> pd.Series:
+def replicate_label(history: pd.DataFrame) -> pd.Series:
+    """Each row's replicate as text, or its trial's name where a batch size has a replicate twice."""
     repeated = history.duplicated(["batch_size", "replicate", "epoch"]).any()
     column = "trial" if repeated and "trial" in history.columns else "replicate"
     return history[column].astype(str)

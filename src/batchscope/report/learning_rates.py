@@ -109,7 +109,7 @@ def learning_rates_figure(info: LearningRatesInfo, label: str) -> Figure:
     by = (
         "The best was chosen by the figures shown, which are optimistic there."
         if info.optimistic
-        else "No other figure rests on the images that it was measured on."
+        else "No other figure rests on the images that it was measured on; the replicates are the same."
     )
     return Figure(
         key="learning-rates",
@@ -134,9 +134,13 @@ def _rate_axis(rates: list[float]) -> alt.X:
 
 
 def _notes(points: tuple[LearningRatePoint, ...]) -> tuple[str, ...]:
+    diverged, missing = (
+        sum(getattr(point, name) for point in points) for name in ("n_diverged", "n_missing")
+    )
     notes = []
-    for attribute, words in (("n_diverged", "diverged"), ("n_missing", "have not come to the end")):
-        total = sum(getattr(point, attribute) for point in points)
-        if total:
-            notes.append(f"{count(total, 'trial')} {words} and cannot be drawn.")
+    if diverged:
+        notes.append(f"{count(diverged, 'trial')} diverged and cannot be drawn.")
+    if missing:
+        verb = "has" if missing == 1 else "have"
+        notes.append(f"{count(missing, 'trial')} {verb} not come to the end and cannot be drawn.")
     return tuple(notes)

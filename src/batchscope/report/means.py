@@ -89,7 +89,7 @@ def means_info(history: pd.DataFrame, measure: Measure, facts: StudyFacts | None
         end=end,
         ends=tuple(Level(int(size), float(value)) for size, value in zip(at_end.index, at_end, strict=True)),
         part=part,
-        notes=tuple(note for note in (diverged_note(points), thinned) if note),
+        notes=tuple(note for note in (diverged_note(points), end.note, thinned) if note),
     )
 
 

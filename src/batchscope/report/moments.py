@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from batchscope.analysis.results import StudyFacts
-from batchscope.report.curves import last_common_epoch
+from batchscope.analysis.words import count
+from batchscope.report.curves import last_common_epoch, replicate_label
 
 __all__ = ["Moment", "end_moment", "late_moments"]
 
@@ -21,21 +23,34 @@ class Moment:
         epochs: By batch size.
         when: In words, for example ``epoch 20`` or ``each batch size's end, 5,000 updates``.
         own_ends: Whether it is each trial's own last epoch, of which `epochs` are the latest.
+        unfinished: Batch size and replicate, as in the rows, of trials that have no such end yet.
     """
 
     epochs: Mapping[int, int]
     when: str
     own_ends: bool = False
+    unfinished: frozenset[tuple[int, str]] = frozenset()
+
+    @property
+    def note(self) -> str:
+        """Says how many trials are not there yet because they go on; empty where none does."""
+        n = len(self.unfinished)
+        if not n:
+            return ""
+        verbs = ("has", "is") if n == 1 else ("have", "are")
+        return f"{count(n, 'trial')} {verbs[0]} not ended and {verbs[1]} left out of figures at the end."
 
     def of(self, points: pd.DataFrame) -> pd.DataFrame:
         """The rows at this moment of a table with columns ``batch_size``, ``replicate`` and ``epoch``.
 
-        Where trials have ends of their own, their rows bear the latest of their batch size. Simplified:
-        trials that are not finished count with their last epoch.
+        Where trials have ends of their own, their rows bear the latest of their batch size, and trials that
+        go on have none.
         """
         if self.own_ends:
             last = points.groupby(["batch_size", "replicate"])["epoch"].transform("max")
-            there = points[points["epoch"] == last]
+            pairs = zip(points["batch_size"], points["replicate"], strict=True)
+            ended = np.array([pair not in self.unfinished for pair in pairs], dtype=np.bool_)
+            there = points[(points["epoch"] == last) & ended]
             return there.assign(epoch=there["batch_size"].map(self.epochs))
         return points[points["epoch"] == points["batch_size"].map(self.epochs)]
 
@@ -53,7 +68,7 @@ def end_moment(history: pd.DataFrame, facts: StudyFacts | None) -> Moment:
     """
     if facts is not None and facts.end_epoch is None:
         epochs = {end.batch_size: end.epoch for end in facts.ends}
-        return Moment(epochs, facts.when_short, own_ends=facts.own_ends)
+        return Moment(epochs, facts.when_short, facts.own_ends, _unfinished(history, facts))
     return _at(history, last_common_epoch(history))
 
 
@@ -74,6 +89,16 @@ def late_moments(history: pd.DataFrame, facts: StudyFacts | None) -> tuple[Momen
         epochs = dict(zip(map(int, first.index), map(int, first), strict=True))
         late = Moment({**end.epochs, **epochs}, "three quarters of the way")
     return (late, end) if late.epochs != end.epochs else (end,)
+
+
+def _unfinished(history: pd.DataFrame, facts: StudyFacts) -> frozenset[tuple[int, str]]:
+    if not facts.unfinished:
+        return frozenset()
+    rows = history.assign(label=replicate_label(history))
+    # As the analysis names trials that have no name.
+    names = "b" + rows["batch_size"].astype(str) + "-r" + rows["replicate"].astype(str)
+    rows = rows[rows.get("trial", names).isin(facts.unfinished)]
+    return frozenset(zip(rows["batch_size"].tolist(), rows["label"].tolist(), strict=True))
 
 
 def _at(history: pd.DataFrame, epoch: int) -> Moment:

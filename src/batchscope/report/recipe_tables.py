@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from batchscope.analysis.results import Analysis
+from batchscope.analysis.results import Analysis, LearningRatePoint
 from batchscope.analysis.words import number, of_quantity, percent, quantity_name
 from batchscope.report.table import Cell, Table, estimate_cell, figure_cell, lost, whole_cell
 
@@ -13,13 +13,14 @@ def learning_rate_table(analysis: Analysis) -> Table:
     """Each learning rate of a grid at each batch size; no rows without a grid."""
     found = analysis.learning_rates
     by = "" if found.chosen_by is None else quantity_name(found.chosen_by)
+    tie = ", then the lowest loss on the same images" if by.endswith("accuracy") else ""
     metric = "" if found.optimistic else quantity_name(analysis.facts.metric).capitalize()
     return Table(
         key="learning-rates",
         title="Learning rates that were tried",
         note="Mean over trials at their end, with standard deviation and "
         f"{percent(analysis.facts.confidence)} t-interval. The best has the fewest diverged trials, then the "
-        f"best {by}; all other tables and figures compare batch sizes at theirs.",
+        f"best {by}{tie}; all other tables and figures compare batch sizes at theirs.",
         columns=("Batch size", "Learning rate", "Replicates", by.capitalize(), metric, "Remark"),
         rows=tuple(
             (
@@ -30,11 +31,17 @@ def learning_rate_table(analysis: Analysis) -> Table:
                 ),
                 estimate_cell(point.selection),
                 Cell("") if found.optimistic else estimate_cell(point.metric),
-                Cell(("best, at the edge" if point.at_edge else "best") if point.chosen else ""),
+                Cell(_remark(point)),
             )
             for point in found.points
         ),
     )
+
+
+def _remark(point: LearningRatePoint) -> str:
+    if point.passed_over:
+        return "passed over: diverged"
+    return ("best, at the edge" if point.at_edge else "best") if point.chosen else ""
 
 
 def target_table(analysis: Analysis) -> Table:

@@ -105,7 +105,7 @@ def replicates_info(
         end=end,
         spread=_spread(end.of(points[points["part"] == part])),
         part=part,
-        notes=tuple(note for note in (diverged_note(points), left_out, thinned) if note),
+        notes=tuple(note for note in (diverged_note(points), end.note, left_out, thinned) if note),
     )
 
 

@@ -108,7 +108,7 @@ def together_info(history: pd.DataFrame, measure: Measure, facts: StudyFacts | N
         starts=stage_starts(history),
         end=end,
         ends=_ends(end.of(points)),
-        notes=tuple(note for note in (diverged_note(points), band, left_out, thinned) if note),
+        notes=tuple(note for note in (diverged_note(points), end.note, band, left_out, thinned) if note),
     )
 
 
