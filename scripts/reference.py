@@ -22,7 +22,17 @@ from rich.text import Text
 
 from batchscope.cli import app
 from batchscope.own_study import CommandStudy, FunctionSpec, FunctionStudy
-from batchscope.spec import Augmentation, DataSpec, FromLayer, LearningRate, ModelSpec, Stage, Study, Until
+from batchscope.spec import (
+    Augmentation,
+    DataSpec,
+    FromLayer,
+    LearningRate,
+    ModelSpec,
+    Stage,
+    Study,
+    Until,
+    UntilCi,
+)
 
 DOCS = Path(__file__).parents[1] / "docs"
 TABLES: dict[str, type[BaseModel]] = {
@@ -35,6 +45,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "`[[stages]]`": Stage,
     "`learning_rate = { ... }`": LearningRate,
     "`until = { ... }`": Until,
+    "`[until_ci]`": UntilCi,
     "`trainable = { ... }`": FromLayer,
     "`[stages.augmentation]`": Augmentation,
 }

@@ -54,6 +54,7 @@ class Events:
         self.notes: list[str] = []
         self.choices: list[tuple[Layout, dict[Layout, float]]] = []
         self.planned: list[tuple[int, int, float]] = []
+        self.additions: list[dict[str, float]] = []
         self.starts: list[tuple[str | float, ...]] = []
         self.records: list[tuple[str, int]] = []
         self.ends: list[tuple[str | None, ...]] = []
@@ -77,6 +78,9 @@ class Events:
         self, trials: Sequence[Trial], done: int, left: Mapping[Trial, float], unit: str = "examples"
     ) -> None:
         self.planned.append((len(trials), done, sum(left.values())))
+
+    def added(self, left: Mapping[Trial, float]) -> None:
+        self.additions.append({trial.name: work for trial, work in left.items()})
 
     def started(self, trial: Trial, *counts: float) -> None:
         """A watcher is told images and seconds so far, a sink nothing."""

@@ -122,6 +122,8 @@ def run(
     out: str | Path | None = None,
     batch_sizes: Sequence[int] | None = None,
     replicates: int | None = None,
+    until_ci: float | None = None,
+    max_replicates: int | None = None,
     learning_rates: Sequence[float] | None = None,
     epochs: int | None = None,
     name: str | None = None,
@@ -150,6 +152,9 @@ def run(
         out: The run's folder; default ``runs/`` and the study's name.
         batch_sizes: Instead of the study's.
         replicates: Instead of the study's.
+        until_ci: Add replicates to each batch size until its mean is known to so much either way; see
+            `UntilCi`.
+        max_replicates: With `until_ci`, at most so many a batch size.
         learning_rates: Given to a function or command as the trials' learning rates; each is tried at
             every batch size and replicate.
         epochs: How many epochs each trial of a function or command is going to report, so that the
@@ -189,6 +194,8 @@ def run(
         "model.weights": weights,
         "batch_sizes": None if batch_sizes is None else list(batch_sizes),
         "replicates": replicates,
+        "until_ci.half_width": until_ci,
+        "until_ci.max_replicates": max_replicates,
         "data.limit": limit,
     }
     given = [(key, value) for key, value in shortcuts.items() if value is not None]

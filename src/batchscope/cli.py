@@ -102,6 +102,18 @@ def run(
     replicates: Annotated[
         int | None, typer.Option(help="Instead of the study's.", show_default=False)
     ] = None,
+    until_ci: Annotated[
+        float | None,
+        typer.Option(
+            metavar="HALF",
+            help="Add replicates to each batch size until its mean val_accuracy is known to so much.",
+            show_default=False,
+        ),
+    ] = None,
+    max_replicates: Annotated[
+        int | None,
+        typer.Option(help="With --until-ci: at most so many; 20 if not given.", show_default=False),
+    ] = None,
     learning_rates: Annotated[
         str | None,
         typer.Option(
@@ -156,6 +168,8 @@ def run(
                 if batch_sizes is None
                 else _whole_numbers("--batch-sizes", "batch_sizes", batch_sizes),
                 replicates=replicates,
+                until_ci=until_ci,
+                max_replicates=max_replicates,
                 learning_rates=None
                 if learning_rates is None
                 else _numbers("--learning-rates", "learning_rates", learning_rates),

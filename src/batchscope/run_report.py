@@ -100,6 +100,7 @@ def analyze_run(
         learning_rate_retuned=False if tables else None,
         learning_rate_rule=next((table.rule for table in tables if table.rule != "constant"), None),
         plan=_plan(study, store),
+        until_ci=study.until_ci,
     )
     return analyze(history, settings, recipe)
 

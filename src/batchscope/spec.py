@@ -26,6 +26,7 @@ __all__ = [
     "Stage",
     "Study",
     "Until",
+    "UntilCi",
 ]
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -93,6 +94,21 @@ class DataSpec(Strict):
         return self
 
 
+class UntilCi(Strict):
+    """Replicates are added to each batch size until its mean is known well enough.
+
+    Attributes:
+        half_width: Half of the 95% t-interval of the mean over replicates at the trials' ends, in the
+            metric's unit: a mean that is "known to within" it.
+        max_replicates: So many replicates a batch size has at most.
+        metric: ``val_accuracy`` or ``val_loss``.
+    """
+
+    half_width: Annotated[float, Field(gt=0)]
+    max_replicates: Annotated[int, Field(ge=3, le=100_000)] = 20
+    metric: Literal["val_accuracy", "val_loss"] = "val_accuracy"
+
+
 class BaseStudy(Strict):
     """What every study has, whatever trains: batch sizes to compare, and how often to repeat each.
 
@@ -102,6 +118,8 @@ class BaseStudy(Strict):
         batch_sizes: Mini-batch sizes to compare, each once, in any order.
         replicates: How many seed bundles; replicate r is the same bundle at every batch size.
         seed: Everything random derives from it, the replicate and the epoch.
+        until_ci: Adds replicates to those batch sizes whose mean is not known well enough by
+            `replicates`, which are then the fewest.
     """
 
     name: Name
@@ -109,6 +127,7 @@ class BaseStudy(Strict):
     batch_sizes: Annotated[list[Count], Field(min_length=1)]
     replicates: Annotated[int, Field(ge=1, le=100_000)]
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    until_ci: UntilCi | None = None
 
     @field_validator("batch_sizes")
     @classmethod
@@ -116,6 +135,15 @@ class BaseStudy(Strict):
         if len(set(value)) < len(value):
             raise ValueError("each batch size must be listed once")
         return value
+
+    @model_validator(mode="after")
+    def _replicates_can_be_added(self) -> BaseStudy:
+        if self.until_ci is not None and not 2 <= self.replicates < self.until_ci.max_replicates:
+            raise ValueError(
+                "with until_ci, replicates must be at least 2, so that there is an interval, and below "
+                f"until_ci.max_replicates, {self.until_ci.max_replicates}; it is {self.replicates}"
+            )
+        return self
 
 
 class Study(BaseStudy):

@@ -15,7 +15,7 @@ from batchscope.errors import RunFolderError, TrainingError, WeightsError
 from batchscope.records import EpochRecord, Trial
 from batchscope.running import measuring, pool
 from batchscope.running.layout import Layout
-from batchscope.running.local import Job, execute
+from batchscope.running.local import Job, More, execute
 from batchscope.running.messages import SetUp
 from run_samples import (
     FIRST,
@@ -48,6 +48,7 @@ class Execution:
         workers: int = 1,
         layouts: tuple[Layout, ...] = (),
         pace: str = "",
+        more: More = list,
     ) -> None:
         """Takes `workers` of one thread, or `layouts`; `pace` is that of a worker with 1, 2, ... threads."""
         command = (sys.executable, str(STUB), *misbehaviour)
@@ -56,7 +57,7 @@ class Execution:
         listed = [Job(trial, self.folder / f"{trial.name}.npz") for trial in jobs]
         before = children()
         try:
-            execute(self.set_up, listed, self.sink, self.logs, layouts or (Layout(workers, 1),))
+            execute(self.set_up, listed, self.sink, self.logs, layouts or (Layout(workers, 1),), more)
         finally:
             assert children() == before
 
@@ -384,3 +385,17 @@ def test_all_workers_end_when_the_run_is_killed(tmp_path: Path):
     for pid in logged_pids(tmp_path / "logs"):
         while is_alive(pid):  # a worker that outlives its run makes this hang
             time.sleep(0.01)
+
+
+def test_jobs_that_come_up_are_carried_out_also_by_workers_that_were_idle(execution: Execution):
+    later = [Job(THIRD, execution.folder / "third.npz"), Job(Trial(16, 2), execution.folder / "fourth.npz")]
+
+    def more() -> list[Job]:
+        """Nothing until both first trials have ended; then two at once, one for the worker that waits."""
+        if len(execution.sink.ends) < 2 or len(execution.sink.starts) > 2:
+            return []
+        return later
+
+    execution.run("train", workers=2, more=more)
+    assert sorted(execution.outcome) == [(name, True) for name in ("b16-r1", "b16-r2", "b8-r1", "b8-r2")]
+    assert len(logged_pids(execution.logs)) == 2

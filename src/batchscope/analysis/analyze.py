@@ -79,8 +79,11 @@ def analyze(
         verdict=(),
         notes=(),
     )
+    until_ci = None if recipe is None else recipe.until_ci
     return dataclasses.replace(
-        analysis, verdict=draw_verdict(analysis), notes=draw_notes(analysis, panel, settings)
+        analysis,
+        verdict=draw_verdict(analysis),
+        notes=draw_notes(analysis, panel, settings, until_ci),
     )
 
 

@@ -13,18 +13,22 @@ from batchscope.analysis.panel import Panel
 from batchscope.analysis.probe_cost import probe_cost
 from batchscope.analysis.results import Analysis, StudyFacts, SummaryRow
 from batchscope.analysis.settings import Settings
-from batchscope.analysis.words import Sentence, count, listed, quantity_name, some
+from batchscope.analysis.words import Sentence, count, listed, number, quantity_name, some
+from batchscope.spec import UntilCi
 
 __all__ = ["draw_notes"]
 
 
-def draw_notes(analysis: Analysis, panel: Panel, settings: Settings) -> tuple[Sentence, ...]:
+def draw_notes(
+    analysis: Analysis, panel: Panel, settings: Settings, until_ci: UntilCi | None = None
+) -> tuple[Sentence, ...]:
     """Notes by rule: columns, then trials, then what could not be computed and why.
 
     Args:
         analysis: With everything but notes and verdict.
         panel: The history that it rests on.
         settings: To tell a metric that was chosen from one that was fallen back on.
+        until_ci: By which replicates were added, if they were.
     """
     return (
         *_fallback(analysis, settings),
@@ -33,6 +37,7 @@ def draw_notes(analysis: Analysis, panel: Panel, settings: Settings) -> tuple[Se
         *learning_rate_notes(analysis),
         *_one_replicate(analysis),
         *_unequal_replicates(analysis),
+        *_replicates_added(analysis, until_ci),
         *_diverged(panel),
         *_missing(analysis),
         *_differing_updates(panel),
@@ -132,6 +137,25 @@ def _unequal_replicates(analysis: Analysis) -> list[Sentence]:
         "both sides have."
     )
     return [Sentence("unequal_replicates", text, (("fewest", min(counts)), ("most", max(counts))))]
+
+
+def _replicates_added(analysis: Analysis, until_ci: UntilCi | None) -> list[Sentence]:
+    if until_ci is None:
+        return []
+    counts = [row.n_trials for row in analysis.final]
+    asked, name = f"\u00b1{number(until_ci.half_width)}", quantity_name(until_ci.metric)
+    text = (
+        f"Replicates were added to each batch size until its mean {name} was known to {asked} (95% interval) "
+        f"or it had {until_ci.max_replicates}; there are from {min(counts)} to {max(counts)}. An interval "
+        "that ends such a search is narrow partly by luck, and covers a little less often than it says."
+    )
+    figures = (
+        ("half_width", until_ci.half_width),
+        ("fewest", min(counts)),
+        ("most", max(counts)),
+        ("max_replicates", until_ci.max_replicates),
+    )
+    return [Sentence("replicates_added", text, figures)]
 
 
 def _diverged(panel: Panel) -> list[Sentence]:

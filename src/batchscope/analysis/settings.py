@@ -8,6 +8,7 @@ from typing import Literal
 
 from batchscope.errors import HistoryError
 from batchscope.recipe import Budget
+from batchscope.spec import UntilCi
 
 __all__ = ["Budget", "Plan", "RecipeFacts", "Settings", "Target"]
 
@@ -97,8 +98,10 @@ class RecipeFacts:
         learning_rate_rule: By which it was scaled with batch size, if it was; this is no tuning.
         plan: How long the study trains. None leaves it to the history, see
             `batchscope.analysis.ends.find_ends`.
+        until_ci: By which replicates were added to batch sizes, if they were.
     """
 
     learning_rate_retuned: bool | None = None
     learning_rate_rule: Rule | None = None
     plan: Plan | None = None
+    until_ci: UntilCi | None = None

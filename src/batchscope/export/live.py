@@ -150,6 +150,10 @@ class _Live:
         self._watcher.plan(trials, done, left, unit)
         self._stored()
 
+    def added(self, left: Mapping[Trial, float]) -> None:
+        """Passed on."""
+        self._watcher.added(left)
+
     def started(self, trial: Trial, examples: int, seconds: float) -> None:
         """Passed on."""
         self._watcher.started(trial, examples, seconds)

@@ -50,6 +50,10 @@ class Course:
         self._done = 0.0
         self._busy, self._noted = 0.0, time.monotonic()
 
+    def added(self, left: Mapping[Trial, float]) -> None:
+        """More trials are to begin behind all others."""
+        self._left.update(left)
+
     def started(self, trial: Trial, examples: int, seconds: float) -> None:
         """A trial begins, or goes on after so many images and seconds of training."""
         self._note_time()

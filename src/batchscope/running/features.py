@@ -26,6 +26,10 @@ class FeatureCleaner:
     def __init__(self, folder: Path, trials: Iterable[Trial]) -> None:
         self._folder, self._left = folder, set(trials)
 
+    def added(self, trials: Iterable[Trial]) -> None:
+        """More trials are still to end."""
+        self._left.update(trials)
+
     def ended(self, trial: Trial) -> None:
         """A trial is over, well or not; one that failed is tried again in another session."""
         self._left.discard(trial)

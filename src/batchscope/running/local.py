@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -26,7 +26,10 @@ from batchscope.running.messages import (
 )
 from batchscope.running.pool import Job, Pool, Worker
 
-__all__ = ["Job", "Sink", "execute"]
+__all__ = ["Job", "More", "Sink", "execute"]
+
+More = Callable[[], Sequence[Job]]
+"""Asked for further jobs whenever a worker has none left."""
 
 _TRIES = 3
 """Workers that may end one after the other, none of them set up, before no more are started."""
@@ -67,8 +70,19 @@ class Sink(Protocol):
         """A trial is over; `error` is the traceback of a failed one."""
 
 
-def execute(set_up: AnySetUp, jobs: Sequence[Job], sink: Sink, logs: Path, layouts: Sequence[Layout]) -> None:
-    """Carries out jobs, each in one of the worker processes, until none is left.
+def _no_more() -> Sequence[Job]:
+    return ()
+
+
+def execute(
+    set_up: AnySetUp,
+    jobs: Sequence[Job],
+    sink: Sink,
+    logs: Path,
+    layouts: Sequence[Layout],
+    more: More = _no_more,
+) -> None:
+    """Carries out jobs, each in one of the worker processes, until none is left and no more come.
 
     A job that fails, or whose worker dies, is told to the sink and the others go on. A worker that
     dies without a job costs none; another is started in its place. Where `_TRIES` workers in a row
@@ -81,6 +95,8 @@ def execute(set_up: AnySetUp, jobs: Sequence[Job], sink: Sink, logs: Path, layou
         logs: Folder for what the workers print.
         layouts: Workers and threads to take. Of several, fewest workers first, each is measured and
             the fastest taken. No more workers are started than there are jobs.
+        more: Gives jobs that come up while others are carried out, such as those that the results of these
+            call for; asked from this thread whenever a worker is free.
 
     Raises:
         BatchscopeError: A worker cannot be started or refuses what it is set up with, or none of
@@ -93,21 +109,22 @@ def execute(set_up: AnySetUp, jobs: Sequence[Job], sink: Sink, logs: Path, layou
             rates, crew = measure(layouts, pool, sink.ready)
             layout = fastest(rates)
             sink.chosen(layout, rates)
-            _Execution(pool, jobs, sink, layout).carry_out(crew, are_ready=True)
+            _Execution(pool, jobs, sink, layout, more).carry_out(crew, are_ready=True)
         else:
             [layout] = layouts
             sink.chosen(layout, {})
             crew = [pool.start(layout.threads) for _ in range(min(layout.workers, len(jobs)))]
-            _Execution(pool, jobs, sink, layout).carry_out(crew, are_ready=False)
+            _Execution(pool, jobs, sink, layout, more).carry_out(crew, are_ready=False)
 
 
 class _Execution:
     """The jobs that wait, and the workers that are at work or will be."""
 
-    def __init__(self, pool: Pool, jobs: Sequence[Job], sink: Sink, layout: Layout) -> None:
-        self._pool, self._sink, self._threads = pool, sink, layout.threads
+    def __init__(self, pool: Pool, jobs: Sequence[Job], sink: Sink, layout: Layout, more: More) -> None:
+        self._pool, self._sink, self._threads, self._more = pool, sink, layout.threads, more
         self._waiting = deque(jobs)
         self._active: set[Worker] = set()
+        self._idle: list[Worker] = []
         self._stillborn: list[str] = []
 
     def carry_out(self, crew: Collection[Worker], *, are_ready: bool) -> None:
@@ -121,7 +138,7 @@ class _Execution:
                     self._bury(worker)
         while self._active:
             worker, message = self._pool.hear()
-            if worker in self._active:  # others have nothing left to do, and how they end concerns no trial
+            if worker in self._active:  # others are at no trial, and how they end concerns none
                 self._take(worker, message)
 
     def _take(self, worker: Worker, message: Message | None) -> None:
@@ -172,10 +189,21 @@ class _Execution:
             raise TrainingError(f"{count} workers in a row could not be set up; {last}")
 
     def _next_job(self, worker: Worker) -> None:
-        """Gives the worker its next job; where there is none left, it is not active any more."""
+        """Gives the worker its next job; where there is none, it is idle as long as others are active."""
+        if not self._waiting:
+            self._waiting.extend(self._more())
         if not self._waiting:
             self._active.remove(worker)
+            self._idle.append(worker)
             return
+        self._give(worker)
+        while self._waiting and self._idle:
+            idle = self._idle.pop()
+            if idle.is_alive():
+                self._active.add(idle)
+                self._give(idle)
+
+    def _give(self, worker: Worker) -> None:
         worker.job = self._waiting.popleft()
         self._sink.started(worker.trial)
         worker.tell(RunTrial(worker.trial, worker.job.checkpoint, worker.job.stored))

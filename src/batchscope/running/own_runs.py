@@ -10,19 +10,13 @@ from batchscope.own_study import AnyOwnStudy, AnyStudy, FunctionStudy
 from batchscope.records import Trial
 from batchscope.running.folder import RunFolder
 from batchscope.running.messages import AnyOwnSetUp, CommandSetUp, FunctionSetUp
-from batchscope.running.plan import plan_trials
 from batchscope.running.store import Store
 
-__all__ = ["begin", "change_of_source", "own_set_up"]
+__all__ = ["change_of_source", "epochs_left", "own_set_up"]
 
 
-def begin(study: AnyOwnStudy, store: Store) -> dict[Trial, float]:
-    """Plans the trials.
-
-    Returns:
-        Epochs that each unfinished trial has still to report; NaN where the study does not tell.
-    """
-    store.plan(plan_trials(study))
+def epochs_left(study: AnyOwnStudy, store: Store) -> dict[Trial, float]:
+    """Epochs that each unfinished trial has still to report; NaN where the study does not tell."""
     total = math.nan if study.epochs is None else study.epochs
     return {
         status.trial: total - status.epochs for status in store.trials() if not status.state.is_finished()

@@ -11,7 +11,7 @@ from batchscope.records import Trial
 from batchscope.schedule import schedule
 from batchscope.spec import Study
 
-__all__ = ["check_sizes", "examples_per_trial", "plan_trials"]
+__all__ = ["check_sizes", "examples_per_trial", "plan_trials", "replicate_of"]
 
 
 def plan_trials(study: AnyStudy) -> list[Trial]:
@@ -20,13 +20,18 @@ def plan_trials(study: AnyStudy) -> list[Trial]:
     A study that is stopped half way so holds every batch size, and every learning rate of a grid, as
     often as any other. Within a replicate the small batch sizes, which take longest, come first.
     """
-    grid: Sequence[float | None] = study.grid or [None]
     return [
-        Trial(batch_size=batch_size, replicate=replicate, learning_rate=learning_rate)
+        trial
         for replicate in range(1, study.replicates + 1)
         for batch_size in sorted(study.batch_sizes)
-        for learning_rate in grid
+        for trial in replicate_of(study, batch_size, replicate)
     ]
+
+
+def replicate_of(study: AnyStudy, batch_size: int, replicate: int) -> list[Trial]:
+    """The trials of one replicate at one batch size: one, or one for each learning rate of a grid."""
+    grid: Sequence[float | None] = study.grid or [None]
+    return [Trial(batch_size, replicate, learning_rate) for learning_rate in grid]
 
 
 def check_sizes(study: Study, training: int, validation: int) -> None:

@@ -34,6 +34,9 @@ class Watcher(Protocol):
     ) -> None:
         """All trials, how many were done before, and what each of the others has to do, in this unit."""
 
+    def added(self, left: Mapping[Trial, float]) -> None:
+        """Further trials are planned; what each has to do."""
+
     def started(self, trial: Trial, examples: int, seconds: float) -> None:
         """A trial begins, or goes on after so many images and seconds of training."""
 
@@ -62,6 +65,9 @@ class Silent:
     def plan(
         self, trials: Sequence[Trial], done: int, left: Mapping[Trial, float], unit: Unit = "examples"
     ) -> None:
+        """Ignored."""
+
+    def added(self, left: Mapping[Trial, float]) -> None:
         """Ignored."""
 
     def started(self, trial: Trial, examples: int, seconds: float) -> None:
@@ -100,6 +106,11 @@ class LinePrinter(Silent):
         self._total, self._done = len(trials), done
         self._course = Course(left, unit)
         self._line(f"{len(trials)} trials, {done} done before")
+
+    def added(self, left: Mapping[Trial, float]) -> None:
+        """Counts them in."""
+        self._total += len(left)
+        self._course.added(left)
 
     def started(self, trial: Trial, examples: int, seconds: float) -> None:
         """Notes where the trial's counts stand."""
@@ -146,6 +157,7 @@ class LiveDisplay(Silent):
             console=console,
         )
         self._task = self._trials.add_task("trials", total=None, left="?", pace="")
+        self._total = 0
         self._running: dict[Trial, Text] = {}
         self._live = Live(self._render(), console=console, refresh_per_second=8, transient=True)
         self._course = Course({})
@@ -167,7 +179,14 @@ class LiveDisplay(Silent):
     ) -> None:
         """Sets the bar."""
         self._course = Course(left, unit)
-        self._trials.update(self._task, total=len(trials), completed=done)
+        self._total = len(trials)
+        self._trials.update(self._task, total=self._total, completed=done)
+
+    def added(self, left: Mapping[Trial, float]) -> None:
+        """Lengthens the bar."""
+        self._total += len(left)
+        self._course.added(left)
+        self._trials.update(self._task, total=self._total)
 
     def started(self, trial: Trial, examples: int, seconds: float) -> None:
         """Gives the trial its line."""

@@ -25,12 +25,13 @@ from batchscope.own_study import AnyStudy
 from batchscope.records import Trial
 from batchscope.running.features import FeatureCleaner, delete_features, room_for_features
 from batchscope.running.folder import RunFolder
+from batchscope.running.growth import additions
 from batchscope.running.layout import WorkLeft, choose
 from batchscope.running.local import Job, execute
 from batchscope.running.machine import look_around
 from batchscope.running.messages import AnyOwnSetUp, AnySetUp, SetUp
 from batchscope.running.options import RunOptions
-from batchscope.running.own_runs import begin, change_of_source, own_set_up
+from batchscope.running.own_runs import change_of_source, epochs_left, own_set_up
 from batchscope.running.plan import check_sizes, examples_per_trial, plan_trials
 from batchscope.running.progress import Unit, Watcher
 from batchscope.running.provenance import now, surroundings
@@ -67,7 +68,8 @@ def run_study(
     own = None if isinstance(study, Study) else own_set_up(study, place, function)
     with place.claim(study) as store, watcher:
         statuses = store.trials()
-        if statuses and all(status.state.is_finished() for status in statuses):
+        finished = bool(statuses) and all(status.state.is_finished() for status in statuses)
+        if finished and not additions(study, store):
             watcher.plan([status.trial for status in statuses], len(statuses), {})
         else:
             with _session(store) as session:
@@ -128,13 +130,12 @@ class _Training:
         """
         if isinstance(self.study, Study):
             self.watcher.note(f"reading the data of {self.study.data.source}")
-            split = _prepare_data(self.study, self.place, self.store, self.watcher)
-            self.store.plan(plan_trials(self.study))
-            left: Mapping[Trial, float] = _examples_left(self.study, self.store, len(split.training))
-        else:
-            left = begin(self.study, self.store)
-            if changed := change_of_source(self.study, self.place):
-                self.watcher.note(changed)
+            _prepare_data(self.study, self.place, self.store, self.watcher)
+        elif changed := change_of_source(self.study, self.place):
+            self.watcher.note(changed)
+        self.store.plan(plan_trials(self.study))
+        self._grow()
+        left = self._left()
         trials = [status.trial for status in self.store.trials()]
         self.watcher.plan(trials, len(trials) - len(left), left, self._unit)
         return left
@@ -159,7 +160,32 @@ class _Training:
             )
         cleaner = FeatureCleaner(self.place.features, left)
         recorder = Recorder(self.store, self.place, self.watcher, self.session, cleaner, choice.reason)
-        execute(self._set_up(room), self._jobs(), recorder, self.place.logs, choice.layouts)
+
+        def more() -> list[Job]:
+            trials = self._grow()
+            if not trials:
+                return []
+            cleaner.added(trials)
+            left = self._left()
+            self.watcher.added({trial: left[trial] for trial in trials})
+            return [self._job(trial) for trial in trials]
+
+        execute(self._set_up(room), self._jobs(), recorder, self.place.logs, choice.layouts, more)
+
+    def _left(self) -> Mapping[Trial, float]:
+        """What each unfinished trial has still to do: examples, or of somebody's own code epochs."""
+        if isinstance(self.study, Study):
+            return _examples_left(self.study, self.store)
+        return epochs_left(self.study, self.store)
+
+    def _grow(self) -> list[Trial]:
+        """Plans the replicates that are still asked for by those that have ended."""
+        found = additions(self.study, self.store)
+        for addition in found:
+            self.watcher.note(addition.reason)
+        trials = [trial for addition in found for trial in addition.trials]
+        self.store.plan(trials, first=len(self.store.trials()))
+        return trials
 
     def _set_up(self, room: int) -> AnySetUp:
         if isinstance(self.study, Study):
@@ -169,15 +195,14 @@ class _Training:
         return self.own
 
     def _jobs(self) -> list[Job]:
+        return [self._job(status.trial) for status in self.store.trials() if not status.state.is_finished()]
+
+    def _job(self, trial: Trial) -> Job:
         keep = self.place.checkpoint if isinstance(self.study, Study) else self.place.trial_folder
-        return [
-            Job(status.trial, keep(status.trial), self.store.records(status.trial))
-            for status in self.store.trials()
-            if not status.state.is_finished()
-        ]
+        return Job(trial, keep(trial), self.store.records(trial))
 
 
-def _prepare_data(study: Study, place: RunFolder, store: Store, watcher: Watcher) -> Split:
+def _prepare_data(study: Study, place: RunFolder, store: Store, watcher: Watcher) -> None:
     """Reads the examples, makes sure that they are those the run began with, and caches them."""
     dataset = load_dataset(study.data, study.model.image_size, study.model.interpolation)
     split = split_of(dataset, study.data.validation_share, study.data.split_seed)
@@ -198,7 +223,6 @@ def _prepare_data(study: Study, place: RunFolder, store: Store, watcher: Watcher
         TrainingData(dataset.inputs, dataset.labels, split, dataset.classes).save(place.cache)
     except OSError as error:
         raise RunFolderError(f"{place.cache}: the data must find room here, but: {error}") from error
-    return split
 
 
 def _validating(study: Study, dataset: Dataset, split: Split) -> int:
@@ -234,9 +258,10 @@ def _samples(dataset: Dataset, split: Split) -> list[SampleImage]:
     ]
 
 
-def _examples_left(study: Study, store: Store, training: int) -> dict[Trial, float]:
+def _examples_left(study: Study, store: Store) -> dict[Trial, float]:
     """Examples that each trial has still to present, of those that have not finished, as far as known."""
-    per_trial = examples_per_trial(study, training)
+    kept = store.data()
+    per_trial = examples_per_trial(study, 0 if kept is None else sum(kept[0].training))
     left = {}
     for status in store.trials():
         if not status.state.is_finished():

@@ -64,8 +64,8 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def plan(self, trials: Sequence[Trial]) -> None:
-        """Adds the trials that are not there yet, waiting, in this order."""
+    def plan(self, trials: Sequence[Trial], first: int = 0) -> None:
+        """Adds the trials that are not there yet, waiting, in this order from position `first` on."""
         rows = [
             (
                 trial.name,
@@ -75,7 +75,7 @@ class Store:
                 trial.learning_rate,
                 TrialState.WAITING,
             )
-            for position, trial in enumerate(trials)
+            for position, trial in enumerate(trials, first)
         ]
         with self._writing():
             self._db.executemany("INSERT OR IGNORE INTO trial VALUES (?, ?, ?, ?, ?, ?, NULL)", rows)

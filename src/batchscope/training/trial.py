@@ -287,7 +287,8 @@ class Trainer:
         told, loop = ordered.on_batch, self._program(planned).loop
         on_step = None if told is None else reporter(planned.stage.name, last.epoch + 1, len(shown), told)
         done: list[tuple[int, Figures]] = []
-        seconds, first, within = 0.0, 0, {}
+        seconds, first = 0.0, 0
+        within: dict[str, float] = {}
         ends = part_ends(math.ceil(len(shown) / planned.batch_size), self._study.validations_per_epoch)
         for part, end in enumerate(ends, 1):
             positions = shown[first * planned.batch_size : end * planned.batch_size]

@@ -1,0 +1,146 @@
+"""Replicates that are added until each batch size's mean is known well enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from batchscope.analysis.narrowing import half_width
+from batchscope.errors import HistoryError, StudyError
+from batchscope.own.handle import TrialHandle
+from own_runs import outcomes, run_function
+from run_samples import Events
+
+SPREADS = {16: 0.001, 32: 0.03}
+SEARCH = {"half_width": 0.02, "max_replicates": 12}
+TOLD = dict[str, object]
+
+
+def final(batch_size: int, replicate: int) -> float:
+    """What a trial ends with: replicates of 32 differ much, those of 16 hardly."""
+    return float(0.8 + np.random.default_rng([batch_size, replicate]).normal(0, SPREADS[batch_size]))
+
+
+def needed(batch_size: int, fewest: int) -> int:
+    """By a slow loop with SciPy's interval."""
+    for count in range(fewest, SEARCH["max_replicates"]):
+        values = [final(batch_size, replicate) for replicate in range(1, count + 1)]
+        low, high = stats.t.interval(0.95, count - 1, loc=np.mean(values), scale=stats.sem(values))
+        if (high - low) / 2 <= SEARCH["half_width"]:
+            return count
+    return SEARCH["max_replicates"]
+
+
+def trained(folder: Path, **keys: object) -> tuple[pd.DataFrame, Events]:
+    spreads = dict(SPREADS)
+
+    def train(trial: TrialHandle) -> None:
+        import numpy as np
+
+        drawn = np.random.default_rng([trial.batch_size, trial.replicate])
+        value = 0.8 + drawn.normal(0, spreads[trial.batch_size])
+        for epoch in (1, 2):
+            trial.report(updates=epoch, val_accuracy=value - 0.1 * (2 - epoch))
+
+    seen = Events()
+    run = run_function(train, folder, seen, replicates=2, **({"until_ci": SEARCH} | keys))
+    return run.history, seen
+
+
+@pytest.mark.usefixtures("machine")
+def test_each_batch_size_gets_as_many_replicates_as_its_own_spread_asks_for(tmp_path: Path):
+    history, seen = trained(tmp_path / "run")
+    counts = history.groupby("batch_size")["replicate"].nunique().to_dict()
+    assert counts == {16: needed(16, 2), 32: needed(32, 2)}
+    assert counts[16] == 2
+    assert 2 < counts[32] < SEARCH["max_replicates"]
+    added = [note for note in seen.notes if "is added" in note]
+    assert len(added) == counts[32] - 2
+    assert added[0].startswith("replicate 3 of batch size 32 is added: its mean val_accuracy is known to ")
+    assert [list(work) for work in seen.additions] == [[f"b32-r{r}"] for r in range(3, counts[32] + 1)]
+    again, _ = trained(tmp_path / "run")
+    pd.testing.assert_frame_equal(again, history, check_exact=True)
+
+
+@pytest.mark.usefixtures("machine")
+def test_no_batch_size_gets_more_than_the_most(tmp_path: Path):
+    history, _ = trained(tmp_path / "run", until_ci={"half_width": 1e-6, "max_replicates": 4})
+    assert history.groupby("batch_size")["replicate"].nunique().to_dict() == {16: 4, 32: 4}
+
+
+@pytest.mark.usefixtures("machine")
+def test_a_batch_size_with_a_failed_trial_waits_until_that_was_tried_again(tmp_path: Path):
+    mended = tmp_path / "mended"
+
+    def train(trial: TrialHandle) -> None:
+        if trial.name == "b32-r2" and not mended.exists():
+            raise RuntimeError("not yet")
+        trial.report(updates=1, val_accuracy=0.5 + 0.1 * (trial.replicate % 2))
+
+    search = {"half_width": 0.01, "max_replicates": 3}
+    run = run_function(train, tmp_path / "run", replicates=2, until_ci=search)
+    assert outcomes(run) == [
+        ("b16-r1", "complete", 1),
+        ("b32-r1", "complete", 1),
+        ("b16-r2", "complete", 1),
+        ("b32-r2", "failed", 0),
+        ("b16-r3", "complete", 1),
+    ]
+    mended.touch()
+    run = run_function(train, tmp_path / "run", replicates=2, until_ci=search)
+    assert [outcome[0] for outcome in outcomes(run)][4:] == ["b16-r3", "b32-r3"]
+    assert {state for _, state, _ in outcomes(run)} == {"complete"}
+
+
+def history_of(finals: dict[str, float], rates: Callable[[str], float] | None = None) -> pd.DataFrame:
+    table = pd.DataFrame(
+        [
+            {"trial": name, "batch_size": 16, "replicate": int(name[-1]), "epoch": 1, "val_accuracy": value}
+            for name, value in finals.items()
+        ]
+    )
+    return table if rates is None else table.assign(learning_rate=[rates(name) for name in finals])
+
+
+def test_the_half_width_is_that_of_scipy_over_the_finite_ends():
+    finals = {"a1": 0.8, "a2": 0.83, "a3": np.nan, "a4": 0.78}
+    kept = [0.8, 0.83, 0.78]
+    expected = stats.sem(kept) * stats.t.ppf(0.975, 2)
+    assert half_width(history_of(finals), "val_accuracy") == pytest.approx(expected, rel=1e-12)
+    assert half_width(history_of({"a1": 0.8, "a2": np.nan}), "val_accuracy") == np.inf
+
+
+def test_with_a_grid_the_best_learning_rate_counts():
+    finals = {"good1": 0.9, "good2": 0.92, "poor1": 0.1, "poor2": 0.7}
+    found = half_width(history_of(finals, lambda name: 0.1 if "good" in name else 0.5), "val_accuracy")
+    assert found == pytest.approx(stats.sem([0.9, 0.92]) * stats.t.ppf(0.975, 1), rel=1e-12)
+
+
+def test_a_metric_that_trials_do_not_report_is_refused():
+    with pytest.raises(HistoryError, match="until_ci needs val_loss, which the trials do not report"):
+        half_width(history_of({"a1": 0.8}), "val_loss")
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"until_ci": SEARCH | {"half_width": 0}}, "until_ci.half_width"),
+        ({"until_ci": SEARCH | {"half_width": float("nan")}}, "until_ci.half_width"),
+        ({"until_ci": SEARCH | {"max_replicates": 2}}, "until_ci.max_replicates"),
+        ({"until_ci": SEARCH | {"metric": "train_loss"}}, "until_ci.metric"),
+        ({"until_ci": SEARCH | {"more": 1}}, "until_ci.more"),
+        ({"until_ci": {"max_replicates": 5}}, "until_ci.half_width"),
+        ({"until_ci": SEARCH, "replicates": 1}, "replicates must be at least 2"),
+        ({"until_ci": SEARCH, "replicates": 12}, "below until_ci.max_replicates, 12; it is 12"),
+    ],
+)
+def test_bad_values_are_refused(tmp_path: Path, keys: TOLD, told: str):
+    def train(trial: TrialHandle) -> None: ...
+
+    with pytest.raises(StudyError, match=told):
+        run_function(train, tmp_path / "run", **({"replicates": 2} | keys))
