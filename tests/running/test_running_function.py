@@ -242,7 +242,7 @@ def test_a_trial_that_diverges_ends_and_is_not_called_again(tmp_path: Path):
     assert calls.read_text().split() == ["b16-r1", "b32-r1"]
 
 
-@pytest.mark.parametrize("how", ["fork", "start"])
+@pytest.mark.parametrize("how", ["fork", "start", "session"])
 def test_what_a_function_has_started_does_not_outlive_its_worker(tmp_path: Path, how: str):
     """Nor does it hide the worker's end from the run."""
     pid = tmp_path / "pid"
@@ -262,7 +262,8 @@ def test_what_a_function_has_started_does_not_outlive_its_worker(tmp_path: Path,
             if not child:
                 time.sleep(600)
         else:
-            child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid
+            sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+            child = subprocess.Popen(sleep, start_new_session=how == "session").pid
         pid.write_text(str(child))
         os.kill(os.getpid(), signal.SIGKILL)
 

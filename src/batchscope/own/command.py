@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO
@@ -22,6 +22,7 @@ from batchscope.errors import HistoryError, TrainingError
 from batchscope.masking import masked
 from batchscope.own.handle import TrialValues
 from batchscope.own.ledger import Ledger
+from batchscope.own.leftovers import ask_to_end, end_all
 from batchscope.own.records_file import RecordsFile
 from batchscope.own_study import CommandStudy, study_name
 
@@ -70,12 +71,12 @@ class CommandTrials:
     Attributes:
         study: The study.
         logs: Folder for what the command prints.
-        end_group: Asks all processes of the group but this one to end.
+        mark: Borne by what this process starts.
     """
 
     study: CommandStudy
     logs: Path
-    end_group: Callable[[], None]
+    mark: str
 
     def run(self, values: TrialValues, ledger: Ledger, *, begun: bool) -> None:
         """Carries out a trial.
@@ -119,7 +120,7 @@ class CommandTrials:
             ) from error
         lines = _lines_of(process)
         try:
-            for line in _until_ended(process, lines, self.end_group):
+            for line in _until_ended(process, lines, self.mark):
                 heard.hear(line)
             heard.look(at_end=True)
         finally:
@@ -129,12 +130,13 @@ class CommandTrials:
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
         """Ends the command and what it started; it may be over already."""
-        self.end_group()
+        ask_to_end(self.mark)
         try:
             process.wait(_GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        end_all(self.mark, _GRACE_SECONDS)
 
 
 @dataclass
@@ -274,7 +276,7 @@ def _lines_of(process: subprocess.Popen[bytes]) -> queue.Queue[Line]:
 
 
 def _until_ended(
-    process: subprocess.Popen[bytes], lines: queue.Queue[Line], end_group: Callable[[], None]
+    process: subprocess.Popen[bytes], lines: queue.Queue[Line], mark: str
 ) -> Iterator[Line | None]:
     """Lines until the command has ended and its streams with it; None where there is none for a while.
 
@@ -284,7 +286,7 @@ def _until_ended(
     open_streams, until = 2, 0.0
     while open_streams or process.poll() is None:
         if process.poll() is not None and not until:
-            end_group()
+            ask_to_end(mark)
             until = time.monotonic() + _GRACE_SECONDS
         try:
             line = lines.get(timeout=_POLL_SECONDS)

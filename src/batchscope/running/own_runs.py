@@ -6,6 +6,7 @@ import math
 
 from batchscope.errors import Problem, StudyError
 from batchscope.own.function import PackedFunction
+from batchscope.own.leftovers import bearers, end_all, folder_mark
 from batchscope.own_study import AnyOwnStudy, AnyStudy, FunctionStudy
 from batchscope.records import Trial
 from batchscope.running.folder import RunFolder
@@ -13,7 +14,7 @@ from batchscope.running.messages import AnyOwnSetUp, CommandSetUp, FunctionSetUp
 from batchscope.running.plan import plan_trials
 from batchscope.running.store import Store
 
-__all__ = ["begin", "change_of_source", "own_set_up"]
+__all__ = ["begin", "change_of_source", "end_leftovers", "own_set_up"]
 
 
 def begin(study: AnyOwnStudy, store: Store) -> dict[Trial, float]:
@@ -27,6 +28,20 @@ def begin(study: AnyOwnStudy, store: Store) -> dict[Trial, float]:
     return {
         status.trial: total - status.epochs for status in store.trials() if not status.state.is_finished()
     }
+
+
+def end_leftovers(place: RunFolder) -> str | None:
+    """Ends what a session that was killed has left running, and says what to tell of it.
+
+    Args:
+        place: The run's folder, held by this process: who bears its mark is of an earlier one.
+    """
+    mark = folder_mark(place.logs)
+    found = bearers(mark)
+    if not found:
+        return None
+    end_all(mark)
+    return f"ended what an earlier session had left running: {', '.join(map(str, sorted(found)))}"
 
 
 def own_set_up(study: AnyOwnStudy, place: RunFolder, function: PackedFunction | None) -> AnyOwnSetUp:

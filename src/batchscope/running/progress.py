@@ -35,7 +35,7 @@ class Watcher(Protocol):
         """All trials, how many were done before, and what each of the others has to do, in this unit."""
 
     def started(self, trial: Trial, examples: int, seconds: float) -> None:
-        """A trial begins, or goes on after so many images and seconds of training."""
+        """A trial begins, or goes on after so many examples and seconds of training."""
 
     def batch(self, trial: Trial, progress: BatchProgress) -> None:
         """An epoch got further."""
@@ -185,7 +185,7 @@ class LiveDisplay(Silent):
         )
 
     def epoch(self, trial: Trial, record: EpochRecord) -> None:
-        """Counts the epoch's images."""
+        """Counts the epoch's examples."""
         self._course.epoch(trial, record)
         score = record.metrics.get("val_accuracy", record.val_loss)
         self._show(trial, f"{record.stage}  epoch {record.epoch}  val {score:.4f}")
@@ -203,7 +203,7 @@ class LiveDisplay(Silent):
 
     def _show(self, trial: Trial, text: str) -> None:
         self._running[trial] = Text(f"{trial.name}  {text}", overflow="ellipsis", no_wrap=True)
-        together = f", {self._course.images_per_second():.0f} images/s" if len(self._running) > 1 else ""
+        together = f", {self._course.examples_per_second():.0f} examples/s" if len(self._running) > 1 else ""
         left = _duration(self._course.seconds_left())
         self._trials.update(self._task, left=left, pace=together)
         self._live.update(self._render())
@@ -226,7 +226,7 @@ def _told(record: EpochRecord) -> str:
 
 
 def _rate(examples: int, seconds: float) -> str:
-    return f"{examples / seconds:.0f} images/s" if seconds > 0 else "- images/s"
+    return f"{examples / seconds:.0f} examples/s" if seconds > 0 else "- examples/s"
 
 
 def _duration(seconds: float | None) -> str:

@@ -30,7 +30,7 @@ from batchscope.running.local import Job, execute
 from batchscope.running.machine import look_around
 from batchscope.running.messages import AnyOwnSetUp, AnySetUp, SetUp
 from batchscope.running.options import RunOptions
-from batchscope.running.own_runs import begin, change_of_source, own_set_up
+from batchscope.running.own_runs import begin, change_of_source, end_leftovers, own_set_up
 from batchscope.running.plan import check_sizes, examples_per_trial, plan_trials
 from batchscope.running.progress import Unit, Watcher
 from batchscope.running.provenance import now, surroundings
@@ -66,6 +66,8 @@ def run_study(
     place = RunFolder(folder)
     own = None if isinstance(study, Study) else own_set_up(study, place, function)
     with place.claim(study) as store, watcher:
+        if own is not None and (ended := end_leftovers(place)):
+            watcher.note(ended)
         statuses = store.trials()
         if statuses and all(status.state.is_finished() for status in statuses):
             watcher.plan([status.trial for status in statuses], len(statuses), {})
@@ -146,7 +148,8 @@ class _Training:
     def carry_out(self, left: Mapping[Trial, float], options: RunOptions) -> None:
         """Trains the trials that are left, given what each has still to do."""
         # Somebody's own code is not measured, for it cannot be asked to keep nothing of what it does.
-        work = WorkLeft(len(left), sum(left.values()) if isinstance(self.study, Study) else 0)
+        own_code = not isinstance(self.study, Study)
+        work = WorkLeft(len(left), 0 if own_code else sum(left.values()), own_code)
         choice = choose(look_around(), work, options.workers, threads_before(self.store))
         if len(choice.layouts) > 1:
             self.watcher.note(f"measuring what is fastest: {', '.join(map(str, choice.layouts))}")
