@@ -38,9 +38,9 @@ class FunctionSpec(Strict):
 
     Attributes:
         name: Module and qualified name, as ``__main__:train``.
-        sha256: Of its source, in hexadecimal digits; none where the source cannot be had. A run that
-            goes on with another source says so and is not refused. Simplified: what the function
-            calls is not looked at.
+        sha256: Of its source without comments, docstrings and layout, in hexadecimal digits; none where
+            the source cannot be had. A run that goes on with another source says so; a finished one is
+            refused. Simplified: what the function calls is not looked at.
     """
 
     name: Annotated[str, Field(min_length=1)]

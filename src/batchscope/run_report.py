@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from batchscope.report.notebook import RunCard, Trouble
 from batchscope.report.page import write_page
 from batchscope.report.pictures import write_pictures
 from batchscope.running.folder import RunFolder
+from batchscope.running.own_runs import SOURCE_FACT
 from batchscope.running.store import Store, TrialStatus
 from batchscope.schedule import schedule
 from batchscope.spec import LearningRate, Study
@@ -141,7 +143,7 @@ def page_content(study: AnyStudy, store: Store, history: pd.DataFrame, analysis:
         study_toml=dump_study(study),
         provenance=_provenance(study, store),
         data=_data_sample(store),
-        notices=_notices(store.trials()),
+        notices=_notices(store.trials()) + _changes_of_source(store),
     )
 
 
@@ -188,6 +190,17 @@ def _notices(statuses: list[TrialStatus]) -> tuple[str, ...]:
     return tuple(notices)
 
 
+def _changes_of_source(store: Store) -> tuple[str, ...]:
+    """That training code of one's own was changed while the run went on."""
+    told = [(started, facts[SOURCE_FACT]) for started, _, facts in store.sessions() if SOURCE_FACT in facts]
+    changes = [later[0] for earlier, later in pairwise(told) if earlier[1] != later[1]]
+    text = (
+        "The training code was changed while the run went on: epochs from before and after "
+        f"{', '.join(changes)} are not of the same code."
+    )
+    return (text,) if changes else ()
+
+
 def _provenance(study: AnyStudy, store: Store) -> Provenance | None:
     sessions = store.sessions()
     if not sessions:
@@ -210,8 +223,7 @@ def _provenance(study: AnyStudy, store: Store) -> Provenance | None:
 def _trained_by(study: AnyStudy) -> list[tuple[str, str]]:
     match study:
         case FunctionStudy(function=function):
-            source = [] if function.sha256 is None else [("sha256 of its source", function.sha256)]
-            return [("function", function.name), *source]
+            return [("function", function.name)]
         case CommandStudy(command=command):
             return [("trained by", command)]
         case Study():

@@ -71,12 +71,12 @@ def test_a_line_an_epoch(lines: LinePrinter, page: io.StringIO, clock: Clock):
         watcher.ended(FIRST, TrialState.DIVERGED, None)
         watcher.started(SECOND, 0, 0.0)
         watcher.ended(SECOND, TrialState.FAILED, "Traceback:\nValueError: [bold] broken")
+    pace = "24 examples/s"
     assert page.getvalue().splitlines() == [
         "reading the data of [red]here[/red]",
         "2 trials, 0 done before",
-        "b8-r1 epoch 1 one: accuracy 0.7000 val 0.6000, loss 0.5000 val 0.3333, 24 examples/s, "
-        "0 min 12 s left",
-        "b8-r1 epoch 2 one: accuracy 0.8000 val 0.7000, loss nan val 0.2500, 24 examples/s, 0 min 08 s left",
+        f"b8-r1 epoch 1 one: accuracy 0.7000 val 0.6000, loss 0.5000 val 0.3333, {pace}, 0 min 12 s left",
+        f"b8-r1 epoch 2 one: accuracy 0.8000 val 0.7000, loss nan val 0.2500, {pace}, 0 min 08 s left",
         "b8-r1 diverged (1 of 2 trials)",
         "b16-r1 failed (2 of 2 trials)",
         "Traceback:",
@@ -268,5 +268,5 @@ def test_a_trial_that_ends_before_its_most_images_leaves_none_and_unknown_ones_t
         lines.ended(trial, TrialState.COMPLETE, None)
     told = [line.rpartition(", ")[2] for line in page.getvalue().splitlines() if " left" in line]
     unknown = left[FIRST] != 96
-    # At 12 a second: what SECOND leaves of its 480 is gone when FIRST, of whose 96 examples 48 are left, runs.
+    # At 12 a second: what SECOND leaves of its 480 is gone when FIRST, of whose 96 48 are left, runs.
     assert told == (["? left"] * 2 if unknown else ["0 min 44 s left", "0 min 04 s left"])

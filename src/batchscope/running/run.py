@@ -30,7 +30,14 @@ from batchscope.running.local import Job, execute
 from batchscope.running.machine import look_around
 from batchscope.running.messages import AnyOwnSetUp, AnySetUp, SetUp
 from batchscope.running.options import RunOptions
-from batchscope.running.own_runs import begin, change_of_source, end_leftovers, own_set_up
+from batchscope.running.own_runs import (
+    begin,
+    change_of_source,
+    end_leftovers,
+    own_set_up,
+    refuse_another_source,
+    source_facts,
+)
 from batchscope.running.plan import check_sizes, examples_per_trial, plan_trials
 from batchscope.running.progress import Unit, Watcher
 from batchscope.running.provenance import now, surroundings
@@ -70,6 +77,7 @@ def run_study(
             watcher.note(ended)
         statuses = store.trials()
         if statuses and all(status.state.is_finished() for status in statuses):
+            refuse_another_source(study, place, store)
             watcher.plan([status.trial for status in statuses], len(statuses), {})
         else:
             with _session(store) as session:
@@ -135,8 +143,9 @@ class _Training:
             left: Mapping[Trial, float] = _examples_left(self.study, self.store, len(split.training))
         else:
             left = begin(self.study, self.store)
-            if changed := change_of_source(self.study, self.place):
-                self.watcher.note(changed)
+            if changed := change_of_source(self.study, self.place, self.store):
+                self.watcher.note(f"{changed}; what is stored was trained by the one before")
+            self.store.update_session(self.session, source_facts(self.study))
         trials = [status.trial for status in self.store.trials()]
         self.watcher.plan(trials, len(trials) - len(left), left, self._unit)
         return left
