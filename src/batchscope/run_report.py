@@ -16,7 +16,7 @@ from batchscope.analysis import Analysis, Plan, RecipeFacts, Settings, Target, a
 from batchscope.errors import HistoryError, RunFolderError
 from batchscope.history import encode_history
 from batchscope.loading import dump_study
-from batchscope.own_study import AnyStudy, CommandStudy, FunctionStudy
+from batchscope.own_study import AnyStudy, CommandStudy, FunctionStudy, without_secrets
 from batchscope.records import TrialState
 from batchscope.report.content import DataSample, PageContent, Provenance
 from batchscope.report.files import replace_file
@@ -140,7 +140,7 @@ def page_content(study: AnyStudy, store: Store, history: pd.DataFrame, analysis:
         history=history,
         analysis=analysis,
         description=study.description.strip(),
-        study_toml=dump_study(study),
+        study_toml=dump_study(without_secrets(study)),
         provenance=_provenance(study, store),
         data=_data_sample(store),
         notices=_notices(store.trials()) + _changes_of_source(store),
@@ -212,7 +212,7 @@ def _provenance(study: AnyStudy, store: Store) -> Provenance | None:
         ("ended", ended or "not yet"),
         ("sessions", str(len(sessions))),
         ("seed", f"{study.seed}, replicates 1 to {study.replicates}"),
-        *_trained_by(study),
+        *_trained_by(without_secrets(study)),
     ]
     if summary is not None:
         rows += [("data", summary[0].source), ("fingerprint of the data", summary[0].fingerprint)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -112,6 +113,21 @@ def test_each_of_several_learning_rates_is_tried_and_the_best_compared(tmp_path:
     assert sorted(history["learning_rate"]) == [0.01] * 4 + [0.1] * 4
     chosen = {point.batch_size: point.learning_rate for point in run.analyze().learning_rates.chosen}
     assert chosen == {16: 0.01, 32: 0.1}
+
+
+def test_a_learning_rate_that_nobody_tells_is_unknown_and_none_of_zero(tmp_path: Path):
+    def train(trial: TrialHandle) -> None:
+        for epoch in (1, 2):
+            trial.report(updates=epoch * 64 // trial.batch_size, val_accuracy=epoch / 10)
+
+    run = run_function(train, tmp_path / "run", replicates=2)
+    assert "learning_rate" not in run.history.columns
+    with Store(RunFolder(run.path).database) as store:
+        assert all(math.isnan(record.learning_rate) for record in store.records(run.trials[0].trial))
+    analysis = run.analyze()
+    assert analysis.facts.learning_rate_retuned is None
+    assert "learning_rate_unknown" in [sentence.rule for sentence in analysis.verdict]
+    assert "learning_rate_not_retuned" not in [reason.rule for reason in analysis.recommendation.reasons]
 
 
 def test_another_source_goes_on_and_is_told(tmp_path: Path):
@@ -383,7 +399,7 @@ def train(trial):
     for epoch in (1, 2):
         trial.report(updates=epoch, val_accuracy=scale * accuracy(trial.batch_size, epoch))
 
-run = batchscope.run(train, batch_sizes=[16, 32], replicates=1, out="mine", epochs=2, workers=2)
+run = batchscope.run(train, batch_sizes=[16, 32], replicates=1, out="mine", epochs=2, workers=2, quiet=True)
 print(run.history["val_accuracy"].tolist())
 print(run.study.function.name, run.analyze().facts.batch_sizes)
 """

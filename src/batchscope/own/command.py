@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO
@@ -58,7 +58,7 @@ def check_program(study: CommandStudy) -> None:
     if "{" not in program and shutil.which(program) is None:
         raise TrainingError(
             f"the command's program must be an executable file or be found on PATH, but {program} is not; "
-            f"the command is: {study.command}"
+            f"the command is: {masked(study.command, study.secrets)}"
         )
 
 
@@ -97,13 +97,17 @@ class CommandTrials:
             _move_aside(source)
         log = self.logs / f"{values.trial.name}.log"
         with _opened(log) as sink:
-            sink.write(f"$ {masked(shlex.join(words))}\n".encode())
-            heard = _Heard(ledger, None if source is None else RecordsFile(source), sink)
+            sink.write(f"$ {self._told(words)}\n".encode())
+            file = None if source is None else RecordsFile(source)
+            heard = _Heard(ledger, file, sink, self.study.secrets)
             heard.look_back()
             code = self._carry_out(words, known, heard)
         if code:
             how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
-            raise TrainingError(f"the end of {log}:\n{_tail(log)}\nthe command {how}: {shlex.join(words)}")
+            raise TrainingError(f"the end of {log}:\n{_tail(log)}\nthe command {how}: {self._told(words)}")
+
+    def _told(self, words: list[str]) -> str:
+        return masked(shlex.join(words), self.study.secrets)
 
     def _carry_out(self, words: list[str], known: Mapping[str, str], heard: _Heard) -> int:
         try:
@@ -116,7 +120,7 @@ class CommandTrials:
             )
         except OSError as error:
             raise TrainingError(
-                f"the command must be startable, but: {error}: {shlex.join(words)}"
+                f"the command must be startable, but: {error}: {self._told(words)}"
             ) from error
         lines = _lines_of(process)
         try:
@@ -146,6 +150,7 @@ class _Heard:
     ledger: Ledger
     file: RecordsFile | None
     log: FileIO
+    secrets: Collection[str]
     looked: float = 0.0
 
     @property
@@ -158,7 +163,7 @@ class _Heard:
         if line is not None and line[1] is not None:
             is_output, content = line[0], line[1]
             text = content.decode("utf-8", errors="replace")
-            self.log.write(masked(text).encode())
+            self.log.write(masked(text, self.secrets).encode())
             if is_output and self.file is None:
                 record = _object_in(text)
                 if record is not None:
@@ -196,7 +201,8 @@ class _Heard:
             while ended < 2 and time.monotonic() < until:
                 _, content = lines.get(timeout=_POLL_SECONDS)
                 ended += content is None
-                self.log.write(masked((content or b"").decode("utf-8", errors="replace")).encode())
+                text = (content or b"").decode("utf-8", errors="replace")
+                self.log.write(masked(text, self.secrets).encode())
 
     def _take(self, record: Mapping[str, object] | None, text: str) -> None:
         try:
@@ -206,7 +212,7 @@ class _Heard:
         except HistoryError as error:
             raise TrainingError(
                 f"each JSON object on a line of its own must be an epoch's record, but: {error}; "
-                f"the line is: {text.strip()[:500]}"
+                f"the line is: {masked(text.strip(), self.secrets)[:500]}"
             ) from error
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from batchscope.errors import Problem, RunFolderError, StudyError
+from batchscope.masking import masked
 from batchscope.own.function import PackedFunction
 from batchscope.own.leftovers import bearers, end_all, folder_mark
 from batchscope.own.source import command_sha256
@@ -24,6 +25,7 @@ __all__ = [
     "own_set_up",
     "refuse_another_source",
     "source_facts",
+    "warning_of_secrets",
 ]
 
 SOURCE_FACT = "source sha256"
@@ -75,6 +77,17 @@ def source_facts(study: AnyStudy) -> Mapping[str, str]:
     """What a session notes of the code that trains; nothing of Keras', or where there is no source."""
     sha256 = _sha256(study)
     return {} if sha256 is None else {SOURCE_FACT: sha256}
+
+
+def warning_of_secrets(study: AnyStudy) -> str | None:
+    """What to say of a command into which a secret was typed."""
+    if not isinstance(study, CommandStudy) or not study.secrets:
+        return None
+    return (
+        f"the command seems to hold a secret: {masked(study.command, study.secrets)}; study.toml keeps it as "
+        "it was typed, and other users of the machine see it while it runs: put it into an environment "
+        "variable, which the command inherits"
+    )
 
 
 def change_of_source(study: AnyStudy, place: RunFolder, store: Store) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol, Self
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
@@ -129,6 +129,19 @@ class LinePrinter(Silent):
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
+class _Renewing(Protocol):
+    """What can show one thing after another in one place."""
+
+    def __enter__(self) -> object:
+        """Begins to show."""
+
+    def update(self, content: RenderableType, /) -> None:
+        """Shows something else."""
+
+    def stop(self) -> None:
+        """Takes away what is shown."""
+
+
 class LiveDisplay(Silent):
     """A bar and a line for each running trial, which renew themselves in a terminal.
 
@@ -147,8 +160,11 @@ class LiveDisplay(Silent):
         )
         self._task = self._trials.add_task("trials", total=None, left="?", pace="")
         self._running: dict[Trial, Text] = {}
-        self._live = Live(self._render(), console=console, refresh_per_second=8, transient=True)
+        self._live = self._live_on(console)
         self._course = Course({})
+
+    def _live_on(self, console: Console) -> _Renewing:
+        return Live(self._render(), console=console, refresh_per_second=8, transient=True)
 
     def __enter__(self) -> Self:
         self._live.__enter__()

@@ -37,6 +37,7 @@ from batchscope.running.own_runs import (
     own_set_up,
     refuse_another_source,
     source_facts,
+    warning_of_secrets,
 )
 from batchscope.running.plan import check_sizes, examples_per_trial, plan_trials
 from batchscope.running.progress import Unit, Watcher
@@ -143,6 +144,8 @@ class _Training:
             left: Mapping[Trial, float] = _examples_left(self.study, self.store, len(split.training))
         else:
             left = begin(self.study, self.store)
+            if warning := warning_of_secrets(self.study):
+                self.watcher.note(warning)
             if changed := change_of_source(self.study, self.place, self.store):
                 self.watcher.note(f"{changed}; what is stored was trained by the one before")
             self.store.update_session(self.session, source_facts(self.study))
