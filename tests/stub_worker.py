@@ -1,7 +1,7 @@
 """A worker that trains nothing: it speaks the protocol, and misbehaves as its arguments say.
 
 Arguments: what to do, and the name of the trial to do it at, or the number of threads where no trial
-is concerned. ``STUB_PACE`` gives the images/s of a worker with 1, 2, ... threads.
+is concerned. ``STUB_PACE`` gives the examples/s of a worker with 1, 2, ... threads.
 """
 
 from __future__ import annotations

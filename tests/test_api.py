@@ -46,6 +46,7 @@ def study_file(folder: Path, source: str = "synthetic-cactus", weights: str = "n
 def test_the_public_names_are_chosen():
     assert batchscope.__all__ == [
         "BatchscopeError",
+        "BatchscopeWarning",
         "DataError",
         "ExportError",
         "HistoryError",
@@ -78,7 +79,7 @@ def test_importing_is_silent_and_light():
 
 def test_shortcuts_and_changes_are_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     given: list[batchscope.Study] = []
-    monkeypatch.setattr("batchscope.running.run.run_study", lambda study, *_: given.append(study))
+    monkeypatch.setattr("batchscope.running.run.run_study", lambda study, *_: given.append(study) or [])
     monkeypatch.setattr(api.Run, "history", property(lambda _: __import__("pandas").DataFrame()))
     run = batchscope.run(
         "aerial-cactus",
@@ -212,7 +213,8 @@ def test_a_run_without_a_record_ends_without_a_report(tmp_path: Path, monkeypatc
 
 def test_trials_that_failed_are_among_the_runs_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(pool, "_COMMAND", (sys.executable, str(STUB), "be killed", "b16-r1"))
-    run = batchscope.run(small_study(), out=tmp_path / "run")
+    with pytest.warns(batchscope.BatchscopeWarning, match="1 of 2 trials failed: b16-r1 "):
+        run = batchscope.run(small_study(), out=tmp_path / "run")
     assert [status.state for status in run.trials] == [TrialState.COMPLETE, TrialState.FAILED]
     assert run.analyze().facts.batch_sizes == (8, 16)
     page = (tmp_path / "run" / "report" / "report.html").read_text(encoding="utf-8")

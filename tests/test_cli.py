@@ -182,7 +182,7 @@ def test_a_run_prints_lines_a_table_and_the_page(command: Command, tmp_path: Pat
     assert lines[:2] == ["reading the data of synthetic-cactus", "2 trials, 0 done before"]
     assert re.fullmatch(r"1 worker with \d+ threads?: as asked for", lines.pop(2))
     assert re.fullmatch(
-        r"b8-r1 epoch 1 one: accuracy 0\.6420 val 0\.5920, loss 0\.5000 val 0\.5000, 24 images/s, "
+        r"b8-r1 epoch 1 one: accuracy 0\.6420 val 0\.5920, loss 0\.5000 val 0\.5000, 24 examples/s, "
         r"\d+ min \d\d s left",
         lines[2],
     )

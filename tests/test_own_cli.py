@@ -112,5 +112,11 @@ def test_a_command_is_a_study_with_everything_that_belongs_to_one(batchscope_run
     assert batchscope.load(folder).history["updates"].tolist() == [40, 80, 120] * 2 + [20, 40, 60] * 2
     assert batchscope_run("report", "runs/train").code == 0
     assert json.loads(batchscope_run("analyze", "runs/train", "--json").out)["batch_sizes"] == [16, 32]
+    again = batchscope_run("run", str(folder / "study.toml"))
+    assert (again.code, again.err) == (0, "")
+    (tmp_path / "train.py").write_text(PROGRAM.replace("0.9", "0.8"), encoding="utf-8")
+    told = batchscope_run("run", str(folder / "study.toml"))
+    assert told.code == 2
+    assert "but the source of the command's scripts has changed (sha256 " in told.err
     shown = batchscope_run("show", "runs/train/study.toml").out
     assert shown == (folder / "study.toml").read_text().rstrip() + "\n"

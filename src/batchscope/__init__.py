@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from batchscope.api import Run, load, run
     from batchscope.errors import (
         BatchscopeError,
+        BatchscopeWarning,
         DataError,
         ExportError,
         HistoryError,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BatchscopeError",
+    "BatchscopeWarning",
     "DataError",
     "ExportError",
     "HistoryError",

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
-from batchscope.errors import Problem, StudyError
+from batchscope.errors import BatchscopeWarning, Problem, StudyError
 from batchscope.loading import apply_changes, parse_study
 from batchscope.own.command import command_name
 from batchscope.own.function import TrainFunction, function_name, function_spec, pack
 from batchscope.own_study import AnyStudy
+from batchscope.records import TrialState
 from batchscope.running.folder import RunFolder
 from batchscope.running.options import RunOptions, parse_size
-from batchscope.running.progress import Silent, Watcher
+from batchscope.running.progress import Watcher
 from batchscope.running.store import Store, TrialStatus
 from batchscope.spec import BaseStudy, Study, is_path
 from batchscope.studies import expanded, load_study
@@ -136,6 +138,7 @@ def run(
     track: str | Sequence[str] = (),
     tracking_uri: str | None = None,
     watcher: Watcher | None = None,
+    quiet: bool = False,
 ) -> Run:
     """Carries out a study, or what is left of it, and writes its report.
 
@@ -171,10 +174,15 @@ def run(
         track: Tools that follow the run while it goes on: ``mlflow``, ``tensorboard``, or both. One that
             fails is told to the watcher and holds nothing up; `Run.export` adds later what it lacks.
         tracking_uri: Of MLflow; by default what MLflow itself is set to.
-        watcher: Told of the course; default: nobody.
+        watcher: Told of the course; by default a display that renews itself in a terminal or a
+            notebook, and elsewhere lines on standard output.
+        quiet: Show nothing by default. What is warned of is not silenced by it.
 
     Returns:
-        The run. Trials that failed are among its `trials`, with their tracebacks.
+        The run. Trials that failed are among its `trials`, with their tracebacks, and warned of.
+
+    Warns:
+        BatchscopeWarning: Trials failed or diverged.
 
     Raises:
         BatchscopeError: Nothing could be run.
@@ -182,6 +190,7 @@ def run(
     """
     from batchscope.export import following, trackers_for
     from batchscope.running.run import run_study
+    from batchscope.running.showing import usual_watcher
     from batchscope.running.stopping import resumable
 
     shortcuts = {
@@ -205,10 +214,15 @@ def run(
     options = RunOptions(workers, parse_size(cache_limit))
     result, place = Run(folder), RunFolder(folder)
     trackers = trackers_for(track, tracking_uri, place)
-    with resumable(folder), following(watcher or Silent(), place, trackers) as told:
-        run_study(resolved, folder, told, options, packed)
+    shown = usual_watcher(quiet=quiet) if watcher is None else watcher
+    with resumable(folder), following(shown, place, trackers) as told:
+        statuses = run_study(resolved, folder, told, options, packed)
         if not result.history.empty:
-            result.write_report()
+            page = result.write_report()
+            if watcher is None:
+                shown.note(f"Page: {page}")
+    if troubles := _troubles(statuses):
+        warnings.warn(troubles, BatchscopeWarning, stacklevel=2)
     return result
 
 
@@ -250,6 +264,23 @@ def resolve(study: str | Path | AnyStudy | Mapping[str, Any], changes: Iterable[
         )
         raise StudyError(resolved.name, [Problem("data.source", rule)])
     return _with_absolute_paths(resolved)
+
+
+def _troubles(statuses: Sequence[TrialStatus]) -> str:
+    """Which trials failed or diverged, and how to see why; empty where none did."""
+    told = []
+    for state in (TrialState.FAILED, TrialState.DIVERGED):
+        found = [status for status in statuses if status.state is state]
+        if found:
+            names = ", ".join(status.trial.name for status in found)
+            told.append(f"{len(found)} of {len(statuses)} trials {state}: {names}")
+        errors = [(status.error or "").strip() for status in found]
+        if any(errors):
+            told[-1] += f" (the first: {errors[0].splitlines()[-1]})"
+    if not told:
+        return ""
+    how = "the run's `trials` tell the error of each, and the same call tries those that failed again"
+    return f"{'; '.join(told)}; {how}"
 
 
 def _is_function(study: object) -> TypeGuard[TrainFunction]:

@@ -8,17 +8,17 @@ and 143 for SIGTERM.
 from __future__ import annotations
 
 import sys
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from batchscope.errors import BatchscopeError, Problem, StudyError
+from batchscope.errors import BatchscopeError, BatchscopeWarning, Problem, StudyError
 
 if TYPE_CHECKING:
     from batchscope.api import Run
-    from batchscope.running.progress import Watcher
 
 __all__ = ["app", "main"]
 
@@ -153,34 +153,37 @@ def run(
         with stoppable():
             from batchscope import api
             from batchscope.loading import parse_change
+            from batchscope.running.showing import usual_watcher
 
             changes = dict(parse_change(text) for text in change or [])
             if skip_bad_images:
                 changes["data.skip_bad_images"] = True
-            result = api.run(
-                study,
-                command=command,
-                records=records,
-                data=data,
-                weights=weights,
-                out=out,
-                batch_sizes=None
-                if batch_sizes is None
-                else _whole_numbers("--batch-sizes", "batch_sizes", batch_sizes),
-                replicates=replicates,
-                until_ci=until_ci,
-                max_replicates=max_replicates,
-                learning_rates=None
-                if learning_rates is None
-                else _numbers("--learning-rates", "learning_rates", learning_rates),
-                limit=limit,
-                changes=changes,
-                workers=workers,
-                cache_limit=cache_limit,
-                track=track or (),
-                tracking_uri=tracking_uri,
-                watcher=_watcher(quiet),
-            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", BatchscopeWarning)  # of trials, which are listed at the end
+                result = api.run(
+                    study,
+                    command=command,
+                    records=records,
+                    data=data,
+                    weights=weights,
+                    out=out,
+                    batch_sizes=None
+                    if batch_sizes is None
+                    else _whole_numbers("--batch-sizes", "batch_sizes", batch_sizes),
+                    replicates=replicates,
+                    until_ci=until_ci,
+                    max_replicates=max_replicates,
+                    learning_rates=None
+                    if learning_rates is None
+                    else _numbers("--learning-rates", "learning_rates", learning_rates),
+                    limit=limit,
+                    changes=changes,
+                    workers=workers,
+                    cache_limit=cache_limit,
+                    track=track or (),
+                    tracking_uri=tracking_uri,
+                    watcher=usual_watcher(quiet=quiet),
+                )
             _conclude(result, quiet)
     except Stopped as stop:
         with suppress(OSError):  # the terminal may be gone
@@ -357,17 +360,6 @@ def _numbers(option: str, key: str, text: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError as error:
         raise StudyError(option, [Problem(key, "must be numbers separated by commas", repr(text))]) from error
-
-
-def _watcher(quiet: bool) -> Watcher:
-    from rich.console import Console
-
-    from batchscope.running.progress import LinePrinter, LiveDisplay, Silent
-
-    if quiet:
-        return Silent()
-    console = Console()
-    return LiveDisplay(console) if console.is_terminal else LinePrinter(console)
 
 
 def _conclude(result: Run, quiet: bool) -> None:

@@ -10,6 +10,8 @@ BatchscopeError
 ├── ExportError       another tool that cannot be given what was asked for
 └── ReportError       a page or picture that cannot be made
 
+BatchscopeWarning       what was done, but not all that was asked for
+
 A message states the rule, then the value that broke it, then what to do.
 Errors of other libraries are translated where they enter.
 """
@@ -21,6 +23,7 @@ from dataclasses import dataclass
 
 __all__ = [
     "BatchscopeError",
+    "BatchscopeWarning",
     "DataError",
     "ExportError",
     "HistoryError",
@@ -101,3 +104,7 @@ class ExportError(BatchscopeError):
 
 class ReportError(BatchscopeError):
     """A page or a picture cannot be made."""
+
+
+class BatchscopeWarning(UserWarning):
+    """Not all that was asked for was done: trials of a run failed or diverged."""

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
+from batchscope.masking import masked, secrets_in
 from batchscope.recipe import Count, Rate
 from batchscope.spec import BaseStudy, Study
 from batchscope.strict import Strict
@@ -27,6 +28,7 @@ __all__ = [
     "OwnStudy",
     "study_kind",
     "study_name",
+    "without_secrets",
 ]
 
 PLACEHOLDERS = ("batch_size", "replicate", "seed", "learning_rate", "folder", "trial")
@@ -38,9 +40,9 @@ class FunctionSpec(Strict):
 
     Attributes:
         name: Module and qualified name, as ``__main__:train``.
-        sha256: Of its source, in hexadecimal digits; none where the source cannot be had. A run that
-            goes on with another source says so and is not refused. Simplified: what the function
-            calls is not looked at.
+        sha256: Of its source without comments, docstrings and layout, in hexadecimal digits; none where
+            the source cannot be had. A run that goes on with another source says so; a finished one is
+            refused. Simplified: what the function calls is not looked at.
     """
 
     name: Annotated[str, Field(min_length=1)]
@@ -95,6 +97,11 @@ class CommandStudy(OwnStudy):
 
     command: Annotated[str, Field(min_length=1)]
     records: Annotated[str, Field(min_length=1)] | None = None
+
+    @property
+    def secrets(self) -> list[str]:
+        """What looks like a secret in the command; to be masked wherever it is told."""
+        return secrets_in(self.command)
 
     @field_validator("command")
     @classmethod
@@ -152,6 +159,13 @@ def study_kind(raw: Mapping[str, Any]) -> type[AnyStudy]:
     if "command" in raw:
         return CommandStudy
     return FunctionStudy if "function" in raw else Study
+
+
+def without_secrets(study: AnyStudy) -> AnyStudy:
+    """The study as it may be told to others: what looks like a secret in its command is masked."""
+    if not isinstance(study, CommandStudy):
+        return study
+    return study.model_copy(update={"command": masked(study.command, study.secrets)})
 
 
 def study_name(text: str) -> str:

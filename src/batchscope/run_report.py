@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from batchscope.analysis import Analysis, Plan, RecipeFacts, Settings, Target, a
 from batchscope.errors import HistoryError, RunFolderError
 from batchscope.history import encode_history
 from batchscope.loading import dump_study
-from batchscope.own_study import AnyStudy, CommandStudy, FunctionStudy
+from batchscope.own_study import AnyStudy, CommandStudy, FunctionStudy, without_secrets
 from batchscope.records import TrialState
 from batchscope.report.content import DataSample, PageContent, Provenance
 from batchscope.report.files import replace_file
@@ -23,6 +24,7 @@ from batchscope.report.notebook import RunCard, Trouble
 from batchscope.report.page import write_page
 from batchscope.report.pictures import write_pictures
 from batchscope.running.folder import RunFolder
+from batchscope.running.own_runs import SOURCE_FACT
 from batchscope.running.store import Store, TrialStatus
 from batchscope.schedule import schedule
 from batchscope.spec import LearningRate, Study
@@ -139,10 +141,10 @@ def page_content(study: AnyStudy, store: Store, history: pd.DataFrame, analysis:
         history=history,
         analysis=analysis,
         description=study.description.strip(),
-        study_toml=dump_study(study),
+        study_toml=dump_study(without_secrets(study)),
         provenance=_provenance(study, store),
         data=_data_sample(store),
-        notices=_notices(store.trials()),
+        notices=_notices(store.trials()) + _changes_of_source(store),
     )
 
 
@@ -189,6 +191,17 @@ def _notices(statuses: list[TrialStatus]) -> tuple[str, ...]:
     return tuple(notices)
 
 
+def _changes_of_source(store: Store) -> tuple[str, ...]:
+    """That training code of one's own was changed while the run went on."""
+    told = [(started, facts[SOURCE_FACT]) for started, _, facts in store.sessions() if SOURCE_FACT in facts]
+    changes = [later[0] for earlier, later in pairwise(told) if earlier[1] != later[1]]
+    text = (
+        "The training code was changed while the run went on: epochs from before and after "
+        f"{', '.join(changes)} are not of the same code."
+    )
+    return (text,) if changes else ()
+
+
 def _provenance(study: AnyStudy, store: Store) -> Provenance | None:
     sessions = store.sessions()
     if not sessions:
@@ -200,7 +213,7 @@ def _provenance(study: AnyStudy, store: Store) -> Provenance | None:
         ("ended", ended or "not yet"),
         ("sessions", str(len(sessions))),
         ("seed", f"{study.seed}, replicates 1 to {study.replicates}"),
-        *_trained_by(study),
+        *_trained_by(without_secrets(study)),
     ]
     if summary is not None:
         rows += [("data", summary[0].source), ("fingerprint of the data", summary[0].fingerprint)]
@@ -211,8 +224,7 @@ def _provenance(study: AnyStudy, store: Store) -> Provenance | None:
 def _trained_by(study: AnyStudy) -> list[tuple[str, str]]:
     match study:
         case FunctionStudy(function=function):
-            source = [] if function.sha256 is None else [("sha256 of its source", function.sha256)]
-            return [("function", function.name), *source]
+            return [("function", function.name)]
         case CommandStudy(command=command):
             return [("trained by", command)]
         case Study():

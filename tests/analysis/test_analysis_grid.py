@@ -41,7 +41,7 @@ def test_each_batch_size_is_analysed_at_its_planted_best() -> None:
     assert "learning_rate_not_retuned" not in {reason.rule for reason in found.recommendation.reasons}
     text = said(found)["learning_rate_chosen"]
     assert text.startswith("Each batch size is compared at its own best of 4 learning rates in one (0.005 to")
-    assert "on validation images on which no other figure rests" in text
+    assert "on validation examples on which no other figure rests" in text
     assert "0.005 at batch size 16, 0.01 at batch size 32" in text
     assert "the smallest, 0.005, at batch size 16)" in said(found)["learning_rate_at_edge"]
     assert said(found)["learning_rates_left_out"].startswith("36 trials at learning rates")

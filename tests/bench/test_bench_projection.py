@@ -155,7 +155,7 @@ HISTORY = pd.DataFrame(
 )
 LINES = [
     (0.5, "reading the data of data"),
-    (3.0, "b16-r1 epoch 1 feature_extraction: accuracy 0.5 val 0.5, loss 1 val 1, 9 images/s, 1 min left"),
+    (3.0, "b16-r1 epoch 1 feature_extraction: accuracy 0.5 val 0.5, loss 1 val 1, 9 examples/s, 1 min left"),
     (12.0, "b16-r1 epoch 2 fine_tuning: accuracy 0.5 val 0.5"),
     (20.0, "b16-r1 epoch 3 fine_tuning: accuracy 0.5 val 0.5"),
     (20.1, "b16-r1 complete (1 of 1 trials)"),

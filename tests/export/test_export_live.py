@@ -158,7 +158,8 @@ def test_a_run_without_an_epoch_has_nothing_to_track(tracked: Callable[[Fake], N
     stub("be killed before the first epoch")
     fake, seen = Fake(), Events()
     tracked(fake)
-    batchscope.run(STUDY, out="run", track="mlflow", watcher=seen)
+    with pytest.warns(batchscope.BatchscopeWarning, match="2 of 2 trials failed"):
+        batchscope.run(STUDY, out="run", track="mlflow", watcher=seen)
     assert (fake.seen, fake.concluded) == ([], 0)
     assert [note for note in seen.notes if "--track" in note] == []
 
@@ -209,7 +210,8 @@ def test_a_run_that_broke_off_is_gone_on_with_in_the_same_runs(
     uri = f"sqlite:///{shutil.copy(empty_mlflow, tmp_path / 'mlflow.db')}"
     both = {"track": ["mlflow", "tensorboard", "mlflow"], "tracking_uri": uri}
     stub("be killed", "b8-r1")
-    batchscope.run(STUDY, out="run", **both)
+    with pytest.warns(batchscope.BatchscopeWarning, match="1 of 2 trials failed: b8-r1 "):
+        batchscope.run(STUDY, out="run", **both)
     shown = tmp_path / "run" / "export" / "tensorboard"
     broken_off = {"b8-r1": [1], "b16-r1": [1, 2]}
     assert (mlflow_steps(uri), tensorboard_steps(shown)) == (broken_off, broken_off)

@@ -46,7 +46,8 @@ def text_of(run_: batchscope.Run) -> str:
 def test_a_learning_rate_of_1e30_diverges_and_is_told(tmp_path: Path):
     """A real training by a real worker: every trial diverges, and there still is a page."""
     wild = stage("wild", TAIL, epochs=5, optimizer="sgd", batchnorm="batch") | {"learning_rate": 1e30}
-    result = batchscope.run(small_study(stages=[wild]), out=tmp_path / "run", workers=1)
+    with pytest.warns(batchscope.BatchscopeWarning, match="diverged"):
+        result = batchscope.run(small_study(stages=[wild]), out=tmp_path / "run", workers=1)
     assert [(status.trial.name, status.state) for status in result.trials] == [
         ("b8-r1", TrialState.DIVERGED),
         ("b16-r1", TrialState.DIVERGED),
@@ -61,7 +62,8 @@ def test_a_learning_rate_of_1e30_diverges_and_is_told(tmp_path: Path):
 
 def test_one_diverged_replicate_is_named_and_left_out_of_its_means(tmp_path: Path, stub: Callable[..., None]):
     stub("diverge", "b8-r2")
-    result = batchscope.run(small_study(replicates=3), out=tmp_path / "run", workers=1)
+    with pytest.warns(batchscope.BatchscopeWarning, match="diverged"):
+        result = batchscope.run(small_study(replicates=3), out=tmp_path / "run", workers=1)
     history = result.history
     [row] = history[history["trial"] == "b8-r2"].to_dict("records")
     assert (row["epoch"], math.isnan(row["train_loss"])) == (1, True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shlex
 import signal
 import sys
 import time
@@ -93,20 +94,31 @@ HEEDING_CTRL_C = (
 )
 
 
-@pytest.fixture
-def sleeping(tmp_path: Path) -> Iterator[tuple[int, list[int]]]:
+COMMAND = [sys.executable, "-m", "batchscope", "run"]
+NEEDED = ["--batch-sizes", "16", "--replicates", "1"]
+WAYS = [
+    pytest.param((), id="plain"),
+    pytest.param(("timeout", "900"), id="timeout"),  # which leads a process group of its own
+    pytest.param(("setsid", "--wait"), id="setsid"),  # and this a session
+]
+
+
+@pytest.fixture(params=WAYS)
+def sleeping(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[int, list[int]]]:
     """A run whose command sleeps, and so does what it has started: the run's pid, and theirs."""
-    (tmp_path / "sleeper.py").write_text(SLEEPER)
-    options = ["--batch-sizes", "16", "--replicates", "1", "--out", "run"]
-    command = [
-        *(sys.executable, "-c", HEEDING_CTRL_C, "run", "--command", f"{sys.executable} sleeper.py"),
-        *options,
-    ]
-    with started(command, cwd=tmp_path) as process:
-        while not (tmp_path / "pids").exists():
+    yield from asleep(tmp_path, request.param)
+
+
+def asleep(folder: Path, way: Sequence[str] = ()) -> Iterator[tuple[int, list[int]]]:
+    (folder / "sleeper.py").write_text(SLEEPER)
+    (folder / "pids").unlink(missing_ok=True)
+    program = shlex.join([*way, sys.executable, "sleeper.py"])
+    command = [sys.executable, "-c", HEEDING_CTRL_C, "run", "--command", program, *NEEDED, "--out", "run"]
+    with started(command, cwd=folder) as process:
+        while not (folder / "pids").exists():
             assert process.poll() is None
             time.sleep(0.01)
-        yield process.pid, [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+        yield process.pid, [int(pid) for pid in (folder / "pids").read_text().split()]
         process.kill()
         process.communicate()
 
@@ -130,3 +142,23 @@ def test_a_command_and_what_it_has_started_end_with_their_worker(
     os.kill(worker, signal.SIGKILL)
     await_end(others)
     (tmp_path / "pids").unlink()
+
+
+def test_what_outlives_run_and_worker_is_ended_by_the_next_run_on_the_folder(tmp_path: Path):
+    """Killed at once, neither can end what left their process group; no other folder's run may."""
+    for run, others in asleep(tmp_path, ("setsid", "--wait")):
+        [worker] = children(run)
+        os.kill(worker, signal.SIGSTOP)
+        os.kill(run, signal.SIGSTOP)
+        os.kill(worker, signal.SIGKILL)
+        os.kill(run, signal.SIGKILL)
+        await_end([run, worker])
+        assert all(map(is_alive, others))
+        elsewhere = [*COMMAND, "--command", "true", *NEEDED, "--out", "other"]
+        with started(elsewhere, cwd=tmp_path) as process:
+            process.communicate()
+        assert all(map(is_alive, others))
+        with started([*COMMAND, "run/study.toml", "--out", "run"], cwd=tmp_path) as process:
+            await_end(others)
+            process.kill()
+            process.communicate()

@@ -96,7 +96,7 @@ def test_other_figures_and_tables_are_those_of_the_chosen_trials() -> None:
     assert rows[0] == ["16", "0.01", "2", "0.805", "0.855", "best, at the edge"]
     page = page_html(PageContent("tuned", history, analysis))
     assert "each batch size at its best learning rate" in page
-    assert "chosen by the same replicates on validation images on which no other figure rests" in page
+    assert "chosen by the same replicates on validation examples on which no other figure rests" in page
 
 
 def test_an_optimistic_choice_is_called_so_and_shown_once() -> None:

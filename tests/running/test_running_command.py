@@ -115,13 +115,14 @@ def test_an_object_that_is_no_record_ends_its_trial_with_the_line_told(
     assert line in log_of(tmp_path / "run")
 
 
-def test_a_command_that_diverges_is_ended_with_what_it_started(tmp_path: Path):
+@pytest.mark.parametrize("own_session", [False, True])
+def test_a_command_that_diverges_is_ended_with_what_it_started(tmp_path: Path, own_session: bool):
     pid = tmp_path / "pid"
     text = (
         "import subprocess\n"
         "report(1)\n"
         "if size == 16:\n"
-        "    child = subprocess.Popen(['sleep', '600'])\n"
+        f"    child = subprocess.Popen(['sleep', '600'], start_new_session={own_session})\n"
         f"    open({str(pid)!r}, 'w').write(str(child.pid))\n"
         "    report(2, val_accuracy=float('nan'))\n"
         "    time.sleep(600)\n"
@@ -132,12 +133,16 @@ def test_a_command_that_diverges_is_ended_with_what_it_started(tmp_path: Path):
     assert not is_alive(read_pid(pid))
 
 
-def test_what_a_command_leaves_behind_is_ended_and_keeps_no_trial_from_ending(tmp_path: Path):
+@pytest.mark.parametrize("own_session", [False, True])
+def test_what_a_command_leaves_behind_is_ended_and_keeps_no_trial_from_ending(
+    tmp_path: Path, own_session: bool
+):
     """It holds the command's output open."""
     pid = tmp_path / "pid"
     text = (
         "import subprocess\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "sleep = [sys.executable, '-c', 'import time; time.sleep(600)']\n"
+        f"child = subprocess.Popen(sleep, start_new_session={own_session})\n"
         f"open({str(pid)!r}, 'w').write(str(child.pid))\n"
         "for epoch in (1, 2, 3):\n    report(epoch)\n"
     )

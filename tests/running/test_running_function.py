@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,12 @@ import pandas as pd
 import pytest
 
 from batchscope import load
-from batchscope.errors import TrainingError
+from batchscope.errors import RunFolderError, TrainingError
 from batchscope.history import COLUMNS
+from batchscope.own.function import function_spec
 from batchscope.own.handle import TrialHandle
 from batchscope.records import TrialState
+from batchscope.run_report import page_content
 from batchscope.running.folder import RunFolder
 from batchscope.running.store import Store
 from own_runs import environment, outcomes, read_pid, run_function
@@ -112,6 +115,21 @@ def test_each_of_several_learning_rates_is_tried_and_the_best_compared(tmp_path:
     assert chosen == {16: 0.01, 32: 0.1}
 
 
+def test_a_learning_rate_that_nobody_tells_is_unknown_and_none_of_zero(tmp_path: Path):
+    def train(trial: TrialHandle) -> None:
+        for epoch in (1, 2):
+            trial.report(updates=epoch * 64 // trial.batch_size, val_accuracy=epoch / 10)
+
+    run = run_function(train, tmp_path / "run", replicates=2)
+    assert "learning_rate" not in run.history.columns
+    with Store(RunFolder(run.path).database) as store:
+        assert all(math.isnan(record.learning_rate) for record in store.records(run.trials[0].trial))
+    analysis = run.analyze()
+    assert analysis.facts.learning_rate_retuned is None
+    assert "learning_rate_unknown" in [sentence.rule for sentence in analysis.verdict]
+    assert "learning_rate_not_retuned" not in [reason.rule for reason in analysis.recommendation.reasons]
+
+
 def test_another_source_goes_on_and_is_told(tmp_path: Path):
     def train(trial: TrialHandle) -> None:
         trial.report(updates=64 // trial.batch_size, val_loss=1.0)
@@ -125,11 +143,46 @@ def test_another_source_goes_on_and_is_told(tmp_path: Path):
     def train(trial: TrialHandle) -> None:
         trial.report(updates=64 // trial.batch_size, val_loss=1.0)
 
-    seen = Events()
-    run = run_function(train, tmp_path / "run", seen)
+    second, seen = train, Events()
+    run = run_function(second, tmp_path / "run", seen)
     assert outcomes(run) == [("b16-r1", "complete", 1), ("b32-r1", "complete", 1)]
-    [told] = [note for note in seen.notes if "has changed since the run began" in note]
-    assert told.startswith(f"the source of {__name__}:{train.__qualname__} has changed")
+    [told] = [note for note in seen.notes if "has changed" in note]
+    assert told.startswith(f"the source of {__name__}:{train.__qualname__} has changed (sha256 ")
+    with Store(RunFolder(run.path).database) as store:
+        page = page_content(run.study, store, run.history, run.analyze())
+        [_, (began, _, facts)] = store.sessions()
+    assert facts["source sha256"] == function_spec(second).sha256 != function_spec(first).sha256
+    [notice] = page.notices
+    assert notice.startswith("The training code was changed while the run went on: epochs from before and ")
+    assert notice.endswith(f"after {began} are not of the same code.")
+    # The finished run is that of the second source, and of no other.
+    run_function(second, tmp_path / "run")
+    with pytest.raises(RunFolderError, match="has changed"):
+        run_function(first, tmp_path / "run")
+
+
+def test_a_finished_run_is_not_passed_off_as_one_of_another_source(tmp_path: Path):
+    def train(trial: TrialHandle) -> None:
+        trial.report(updates=64 // trial.batch_size, val_loss=1.0)
+
+    run = run_function(train, tmp_path / "run")
+    assert outcomes(run) == [("b16-r1", "complete", 1), ("b32-r1", "complete", 1)]
+
+    def train(trial: TrialHandle) -> None:
+        """The same, with a remark."""
+        trial.report(updates=64 // trial.batch_size, val_loss=1.0)  # a perfect one
+
+    run_function(train, tmp_path / "run")
+
+    def train(trial: TrialHandle) -> None:
+        trial.report(updates=64 // trial.batch_size, val_loss=2.0)
+
+    with pytest.raises(RunFolderError) as caught:
+        run_function(train, tmp_path / "run")
+    assert f"but the source of {__name__}:{train.__qualname__} has changed (sha256 " in str(caught.value)
+    assert "; give --out (out=) another folder to train with it, or open what is" in str(caught.value)
+    assert run_function(train, tmp_path / "other").history["val_loss"].tolist() == [2.0, 2.0]
+    assert run.history["val_loss"].tolist() == [1.0, 1.0]
 
 
 def test_a_function_that_begins_anew_with_other_figures_leaves_one_course_and_says_so(tmp_path: Path):
@@ -242,7 +295,7 @@ def test_a_trial_that_diverges_ends_and_is_not_called_again(tmp_path: Path):
     assert calls.read_text().split() == ["b16-r1", "b32-r1"]
 
 
-@pytest.mark.parametrize("how", ["fork", "start"])
+@pytest.mark.parametrize("how", ["fork", "start", "session"])
 def test_what_a_function_has_started_does_not_outlive_its_worker(tmp_path: Path, how: str):
     """Nor does it hide the worker's end from the run."""
     pid = tmp_path / "pid"
@@ -262,7 +315,8 @@ def test_what_a_function_has_started_does_not_outlive_its_worker(tmp_path: Path,
             if not child:
                 time.sleep(600)
         else:
-            child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid
+            sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+            child = subprocess.Popen(sleep, start_new_session=how == "session").pid
         pid.write_text(str(child))
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -345,7 +399,7 @@ def train(trial):
     for epoch in (1, 2):
         trial.report(updates=epoch, val_accuracy=scale * accuracy(trial.batch_size, epoch))
 
-run = batchscope.run(train, batch_sizes=[16, 32], replicates=1, out="mine", epochs=2, workers=2)
+run = batchscope.run(train, batch_sizes=[16, 32], replicates=1, out="mine", epochs=2, workers=2, quiet=True)
 print(run.history["val_accuracy"].tolist())
 print(run.study.function.name, run.analyze().facts.batch_sizes)
 """

@@ -33,10 +33,11 @@ def chosen(
     gpu: bool = False,
     asked: int | None = None,
     before: int | None = None,
+    own: bool = False,
 ) -> tuple[Pairs, str]:
     """Pairs of workers and threads, and the reason, where memory has room for `room` workers and no more."""
     memory = None if room is None else (room + 1) * BYTES_PER_WORKER - 1
-    choice = choose(Machine(cores, memory, gpu), WorkLeft(trials, examples), asked, before)
+    choice = choose(Machine(cores, memory, gpu), WorkLeft(trials, examples, own), asked, before)
     return [(layout.workers, layout.threads) for layout in choice.layouts], choice.reason
 
 
@@ -69,6 +70,26 @@ def test_where_little_is_left_nothing_is_measured(cores: int, trials: int, expec
     assert pairs == [expected]
     many = "there are trials for all cores"
     assert reason == (many if trials >= cores else "fewer trials are left than there are cores")
+
+
+@pytest.mark.parametrize(
+    ("cores", "trials", "expected"),
+    [(8, 3, (3, 2)), (8, 7, (7, 1)), (8, 1, (1, 8)), (8, 12, (8, 1)), (2, 2, (2, 1)), (1, 5, (1, 1))],
+)
+def test_trials_of_own_code_run_side_by_side_also_where_there_are_few(
+    cores: int, trials: int, expected: tuple[int, int]
+):
+    few = "each trial has its share of the cores"
+    many = "there are trials for all cores"
+    assert chosen(cores, trials, 0, own=True) == ([expected], many if trials >= cores else few)
+
+
+def test_few_trials_of_own_code_heed_memory_gpu_and_what_came_before():
+    limited = "each trial has its share of the cores, but memory has room for 2 of 3 workers"
+    assert chosen(8, 3, 0, room=2, own=True) == ([(2, 4)], limited)
+    assert chosen(8, 3, 0, gpu=True, own=True) == ([(1, 8)], "a GPU is visible")
+    assert chosen(8, 3, 0, before=1, own=True)[0] == [(3, 1)]
+    assert chosen(8, 3, 0, asked=4, own=True)[0] == [(3, 2)]
 
 
 def test_memory_limits_the_workers_and_the_threads_take_what_is_free():
@@ -121,7 +142,7 @@ def test_the_fastest_is_taken_and_of_equals_the_one_with_the_fewest_workers():
     assert fastest({one: 180.0, two: 230.5, four: 230.4}) == two
     assert fastest({one: 180.0, four: 180.0}) == one
     assert told({one: 180.4, four: 0.0}) == (
-        "fastest of 1 worker with 4 threads (180 images/s), 4 workers with 1 thread each (0 images/s)"
+        "fastest of 1 worker with 4 threads (180 examples/s), 4 workers with 1 thread each (0 examples/s)"
     )
     assert str(Layout(1, 1)) == "1 worker with 1 thread"
 

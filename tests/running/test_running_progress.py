@@ -71,11 +71,12 @@ def test_a_line_an_epoch(lines: LinePrinter, page: io.StringIO, clock: Clock):
         watcher.ended(FIRST, TrialState.DIVERGED, None)
         watcher.started(SECOND, 0, 0.0)
         watcher.ended(SECOND, TrialState.FAILED, "Traceback:\nValueError: [bold] broken")
+    pace = "24 examples/s"
     assert page.getvalue().splitlines() == [
         "reading the data of [red]here[/red]",
         "2 trials, 0 done before",
-        "b8-r1 epoch 1 one: accuracy 0.7000 val 0.6000, loss 0.5000 val 0.3333, 24 images/s, 0 min 12 s left",
-        "b8-r1 epoch 2 one: accuracy 0.8000 val 0.7000, loss nan val 0.2500, 24 images/s, 0 min 08 s left",
+        f"b8-r1 epoch 1 one: accuracy 0.7000 val 0.6000, loss 0.5000 val 0.3333, {pace}, 0 min 12 s left",
+        f"b8-r1 epoch 2 one: accuracy 0.8000 val 0.7000, loss nan val 0.2500, {pace}, 0 min 08 s left",
         "b8-r1 diverged (1 of 2 trials)",
         "b16-r1 failed (2 of 2 trials)",
         "Traceback:",
@@ -91,7 +92,7 @@ def test_a_resumed_trials_pace_counts_new_images_only(lines: LinePrinter, page: 
     lines.ended(FIRST, TrialState.COMPLETE, None)
     text = page.getvalue().splitlines()
     assert text[0] == "2 trials, 1 done before"
-    assert text[1].endswith("12 images/s, 0 min 08 s left")
+    assert text[1].endswith("12 examples/s, 0 min 08 s left")
     assert text[2] == "b8-r1 complete (2 of 2 trials)"
 
 
@@ -105,9 +106,9 @@ def test_a_trial_that_begins_anew_counts_its_images_again(
         lines.epoch(FIRST, record(epoch))
     endings = [line.rpartition(", loss ")[2].split(", ", 1)[1] for line in page.getvalue().splitlines()[1:]]
     assert endings == [
-        "24 images/s, 0 min 06 s left",
-        "24 images/s, 0 min 03 s left",
-        "24 images/s, 0 min 00 s left",
+        "24 examples/s, 0 min 06 s left",
+        "24 examples/s, 0 min 03 s left",
+        "24 examples/s, 0 min 00 s left",
     ]
 
 
@@ -157,7 +158,7 @@ def test_the_display_shows_trials_stage_epoch_accuracy_pace_and_time_left(live: 
     live.batch(FIRST, BatchProgress("feature_extraction", 1, 32, 48, 0.71875, 4.0))
     bar, current = shown(live)
     assert bar.endswith(" 1/3 0 min 40 s left")
-    assert current == "b8-r1  feature_extraction  epoch 1, 67%  accuracy 0.7188  8 images/s"
+    assert current == "b8-r1  feature_extraction  epoch 1, 67%  accuracy 0.7188  8 examples/s"
     live.epoch(FIRST, record(1))
     bar, current = shown(live)
     assert bar.endswith(" 1/3 0 min 24 s left")
@@ -179,7 +180,7 @@ def test_the_2019_studys_lines_fit_a_terminal_of_80_columns(live: LiveDisplay):
     trial = Trial(batch_size=128, replicate=3)
     live.started(trial, 0, 0.0)
     live.batch(trial, BatchProgress("feature_extraction", 10, 13_952, 13_952, 0.98765, 12.0))
-    expected = "b128-r3  feature_extraction  epoch 10, 100%  accuracy 0.9877  1163 images/s"
+    expected = "b128-r3  feature_extraction  epoch 10, 100%  accuracy 0.9877  1163 examples/s"
     assert shown(live)[1] == expected
 
 
@@ -192,10 +193,10 @@ def test_trials_at_once_have_a_line_each_and_a_pace_together(live: LiveDisplay, 
     live.batch(LONG, BatchProgress("one", 1, 16, 48, 0.75, 4.0))
     bar, *lines = shown(live)
     # 48 images in 12 s of workers' time; 80 are left to the slower.
-    assert bar.endswith(" 1/3 0 min 20 s left, 12 images/s")
+    assert bar.endswith(" 1/3 0 min 20 s left, 12 examples/s")
     assert lines == [
-        "b8-r1  one  epoch 1, 67%  accuracy 0.5000  8 images/s",
-        "b16-r100000  one  epoch 1, 33%  accuracy 0.7500  4 images/s",
+        "b8-r1  one  epoch 1, 67%  accuracy 0.5000  8 examples/s",
+        "b16-r100000  one  epoch 1, 33%  accuracy 0.7500  4 examples/s",
     ]
     live.ended(FIRST, TrialState.COMPLETE, None)
     clock.now += 4
@@ -214,7 +215,7 @@ def test_lines_tell_the_time_left_to_trials_at_once(lines: LinePrinter, page: io
         lines.started(trial, 0, 0.0)
     clock.now += 4
     lines.batch(SECOND, BatchProgress("one", 1, 48, 48, 0.5, 4.0))
-    lines.epoch(FIRST, record(1))  # 12 images/s a worker: 4 s of each running trial, then 8 s of the third
+    lines.epoch(FIRST, record(1))  # 12 examples/s a worker: 4 s of each running trial, then 8 s of the third
     lines.epoch(SECOND, record(1))
     clock.now += 4
     lines.epoch(FIRST, record(2))
@@ -267,5 +268,5 @@ def test_a_trial_that_ends_before_its_most_images_leaves_none_and_unknown_ones_t
         lines.ended(trial, TrialState.COMPLETE, None)
     told = [line.rpartition(", ")[2] for line in page.getvalue().splitlines() if " left" in line]
     unknown = left[FIRST] != 96
-    # At 12 images/s: what SECOND leaves of its 480 is gone when FIRST, of whose 96 images 48 are left, runs.
+    # At 12 a second: what SECOND leaves of its 480 is gone when FIRST, of whose 96 48 are left, runs.
     assert told == (["? left"] * 2 if unknown else ["0 min 44 s left", "0 min 04 s left"])

@@ -119,7 +119,7 @@ def test_the_group_of_a_worker_that_is_gone_is_signalled_once(
     inbox: queue.SimpleQueue[pool.Heard] = queue.SimpleQueue()
     command = [sys.executable, "-c", "import sys; sys.stdin.read()"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0) as process:
-        gone = pool.Worker(process, tmp_path / "log", inbox, leads_group=True)
+        gone = pool.Worker(process, tmp_path / "log", inbox, mark="nobody bears this")
         gone.kill()
         expected = [(process.pid, signal.SIGKILL)]
         assert signalled == expected

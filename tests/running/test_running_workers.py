@@ -71,7 +71,9 @@ def test_what_was_measured_is_told_stored_and_used_again(
     seen, folder = StopsAtFirstEpoch(), tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
         run_study(STUDY, folder, seen)
-    reason = "fastest of 1 worker with 4 threads (150 images/s), 4 workers with 1 thread each (400 images/s)"
+    reason = (
+        "fastest of 1 worker with 4 threads (150 examples/s), 4 workers with 1 thread each (400 examples/s)"
+    )
     assert "measuring what is fastest: 1 worker with 4 threads, 4 workers with 1 thread each" in seen.notes
     assert f"4 workers with 1 thread each: {reason}" in seen.notes
     assert facts_of(folder) == [("4", "1", reason)]

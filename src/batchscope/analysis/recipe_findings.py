@@ -69,7 +69,7 @@ def _chosen(found: LearningRates, n_stages: int) -> Sentence:
     by = (
         f"by the {quantity_name(found.chosen_by or '')} itself, so that the figures are optimistic"
         if found.optimistic
-        else "by the same replicates on validation images on which no other figure rests"
+        else "by the same replicates on validation examples on which no other figure rests"
     )
     where = f" in {found.stage}" if n_stages > 1 else ""
     text = (

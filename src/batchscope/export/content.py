@@ -13,7 +13,7 @@ import pandas as pd
 from batchscope.errors import HistoryError, RunFolderError
 from batchscope.history import GRID, METRICS
 from batchscope.loading import study_values
-from batchscope.own_study import AnyStudy
+from batchscope.own_study import AnyStudy, without_secrets
 from batchscope.records import Trial, TrialState
 from batchscope.running.folder import RunFolder
 from batchscope.running.store import Store, TrialStatus
@@ -72,7 +72,7 @@ class RunContent:
 
     Attributes:
         identity: Tells the run from all others, see `Store.identity`.
-        study: The study.
+        study: The study, its secrets masked.
         started: When the run's first session began, in seconds since 1970, UTC.
         ended: When its last session ended; None while that goes on, or where it was killed.
         trials: Those that have begun, in the order of the plan.
@@ -104,7 +104,7 @@ def read_run(place: RunFolder) -> RunContent:
         HistoryError: No epoch is stored yet.
         RunFolderError: The folder holds no run, or its database does not tell when the run began.
     """
-    study = place.study()
+    study = without_secrets(place.study())
     with Store(place.database) as store:
         statuses = (
             store.trials()

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO
@@ -22,6 +22,7 @@ from batchscope.errors import HistoryError, TrainingError
 from batchscope.masking import masked
 from batchscope.own.handle import TrialValues
 from batchscope.own.ledger import Ledger
+from batchscope.own.leftovers import ask_to_end, end_all
 from batchscope.own.records_file import RecordsFile
 from batchscope.own_study import CommandStudy, study_name
 
@@ -57,7 +58,7 @@ def check_program(study: CommandStudy) -> None:
     if "{" not in program and shutil.which(program) is None:
         raise TrainingError(
             f"the command's program must be an executable file or be found on PATH, but {program} is not; "
-            f"the command is: {study.command}"
+            f"the command is: {masked(study.command, study.secrets)}"
         )
 
 
@@ -70,12 +71,12 @@ class CommandTrials:
     Attributes:
         study: The study.
         logs: Folder for what the command prints.
-        end_group: Asks all processes of the group but this one to end.
+        mark: Borne by what this process starts.
     """
 
     study: CommandStudy
     logs: Path
-    end_group: Callable[[], None]
+    mark: str
 
     def run(self, values: TrialValues, ledger: Ledger, *, begun: bool) -> None:
         """Carries out a trial.
@@ -96,13 +97,17 @@ class CommandTrials:
             _move_aside(source)
         log = self.logs / f"{values.trial.name}.log"
         with _opened(log) as sink:
-            sink.write(f"$ {masked(shlex.join(words))}\n".encode())
-            heard = _Heard(ledger, None if source is None else RecordsFile(source), sink)
+            sink.write(f"$ {self._told(words)}\n".encode())
+            file = None if source is None else RecordsFile(source)
+            heard = _Heard(ledger, file, sink, self.study.secrets)
             heard.look_back()
             code = self._carry_out(words, known, heard)
         if code:
             how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
-            raise TrainingError(f"the end of {log}:\n{_tail(log)}\nthe command {how}: {shlex.join(words)}")
+            raise TrainingError(f"the end of {log}:\n{_tail(log)}\nthe command {how}: {self._told(words)}")
+
+    def _told(self, words: list[str]) -> str:
+        return masked(shlex.join(words), self.study.secrets)
 
     def _carry_out(self, words: list[str], known: Mapping[str, str], heard: _Heard) -> int:
         try:
@@ -115,11 +120,11 @@ class CommandTrials:
             )
         except OSError as error:
             raise TrainingError(
-                f"the command must be startable, but: {error}: {shlex.join(words)}"
+                f"the command must be startable, but: {error}: {self._told(words)}"
             ) from error
         lines = _lines_of(process)
         try:
-            for line in _until_ended(process, lines, self.end_group):
+            for line in _until_ended(process, lines, self.mark):
                 heard.hear(line)
             heard.look(at_end=True)
         finally:
@@ -129,12 +134,13 @@ class CommandTrials:
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
         """Ends the command and what it started; it may be over already."""
-        self.end_group()
+        ask_to_end(self.mark)
         try:
             process.wait(_GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        end_all(self.mark, _GRACE_SECONDS)
 
 
 @dataclass
@@ -144,6 +150,7 @@ class _Heard:
     ledger: Ledger
     file: RecordsFile | None
     log: FileIO
+    secrets: Collection[str]
     looked: float = 0.0
 
     @property
@@ -156,7 +163,7 @@ class _Heard:
         if line is not None and line[1] is not None:
             is_output, content = line[0], line[1]
             text = content.decode("utf-8", errors="replace")
-            self.log.write(masked(text).encode())
+            self.log.write(masked(text, self.secrets).encode())
             if is_output and self.file is None:
                 record = _object_in(text)
                 if record is not None:
@@ -194,7 +201,8 @@ class _Heard:
             while ended < 2 and time.monotonic() < until:
                 _, content = lines.get(timeout=_POLL_SECONDS)
                 ended += content is None
-                self.log.write(masked((content or b"").decode("utf-8", errors="replace")).encode())
+                text = (content or b"").decode("utf-8", errors="replace")
+                self.log.write(masked(text, self.secrets).encode())
 
     def _take(self, record: Mapping[str, object] | None, text: str) -> None:
         try:
@@ -204,7 +212,7 @@ class _Heard:
         except HistoryError as error:
             raise TrainingError(
                 f"each JSON object on a line of its own must be an epoch's record, but: {error}; "
-                f"the line is: {text.strip()[:500]}"
+                f"the line is: {masked(text.strip(), self.secrets)[:500]}"
             ) from error
 
 
@@ -274,7 +282,7 @@ def _lines_of(process: subprocess.Popen[bytes]) -> queue.Queue[Line]:
 
 
 def _until_ended(
-    process: subprocess.Popen[bytes], lines: queue.Queue[Line], end_group: Callable[[], None]
+    process: subprocess.Popen[bytes], lines: queue.Queue[Line], mark: str
 ) -> Iterator[Line | None]:
     """Lines until the command has ended and its streams with it; None where there is none for a while.
 
@@ -284,7 +292,7 @@ def _until_ended(
     open_streams, until = 2, 0.0
     while open_streams or process.poll() is None:
         if process.poll() is not None and not until:
-            end_group()
+            ask_to_end(mark)
             until = time.monotonic() + _GRACE_SECONDS
         try:
             line = lines.get(timeout=_POLL_SECONDS)

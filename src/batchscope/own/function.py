@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import inspect
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ import cloudpickle
 
 from batchscope.errors import TrainingError
 from batchscope.own.handle import TrialHandle
+from batchscope.own.source import code_sha256
 from batchscope.own_study import FunctionSpec, study_name
 
 __all__ = ["PackedFunction", "TrainFunction", "function_name", "function_spec", "pack", "unpack"]
@@ -41,7 +41,7 @@ def function_spec(function: TrainFunction) -> FunctionSpec:
         source = inspect.getsource(named)
     except (OSError, TypeError):  # made by exec, or in another language
         return FunctionSpec(name=name)
-    return FunctionSpec(name=name, sha256=hashlib.sha256(source.encode()).hexdigest())
+    return FunctionSpec(name=name, sha256=code_sha256(source))
 
 
 def function_name(function: TrainFunction) -> str:

@@ -109,7 +109,7 @@ def learning_rates_figure(info: LearningRatesInfo, label: str) -> Figure:
     by = (
         "The best was chosen by the figures shown, which are optimistic there."
         if info.optimistic
-        else "No other figure rests on the images that it was measured on; the replicates are the same."
+        else "No other figure rests on the examples that it was measured on; the replicates are the same."
     )
     return Figure(
         key="learning-rates",

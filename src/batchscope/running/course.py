@@ -20,22 +20,22 @@ def time_left(running: Sequence[float], waiting: Sequence[float], pace: float) -
     """Seconds until the last trial ends, where each worker takes the next trial when it is free.
 
     Args:
-        running: Images left to each trial that runs, one a worker; at least one.
-        waiting: Images left to each trial that waits, in the order in which they begin.
-        pace: Images/s of one worker, above 0.
+        running: Examples left to each trial that runs, one a worker; at least one.
+        waiting: Examples left to each trial that waits, in the order in which they begin.
+        pace: Examples/s of one worker, above 0.
     """
     workers = list(running)
     heapq.heapify(workers)
-    for images in waiting:
-        heapq.heapreplace(workers, workers[0] + images)
+    for amount in waiting:
+        heapq.heapreplace(workers, workers[0] + amount)
     return max(workers) / pace
 
 
 class Course:
     """How far the trials are.
 
-    Reading images and starting workers is over when the first trial starts, and the clock starts
-    then. Simplified: all images are taken to cost the same, whatever their stage.
+    Reading the data and starting workers is over when the first trial starts, and the clock starts
+    then. Simplified: all examples are taken to cost the same, whatever their stage.
 
     Args:
         left: What each trial has still to do, or the most of it, in the order in which they begin; NaN
@@ -55,7 +55,7 @@ class Course:
         self._left.update(left)
 
     def started(self, trial: Trial, examples: int, seconds: float) -> None:
-        """A trial begins, or goes on after so many images and seconds of training."""
+        """A trial begins, or goes on after so many examples and seconds of training."""
         self._note_time()
         self._counts[trial] = (examples, seconds)
         self._under_way[trial] = None
@@ -65,7 +65,7 @@ class Course:
         self._under_way[trial] = progress
 
     def epoch(self, trial: Trial, record: EpochRecord) -> tuple[int, float]:
-        """Images and seconds of training that a record adds to its trial."""
+        """Examples and seconds of training that a record adds to its trial."""
         examples, seconds = self._counts[trial]
         if record.examples <= examples:  # the trial's checkpoint is lost, and it begins anew
             self._left[trial] += examples if self._unit == "examples" else 0
@@ -91,16 +91,16 @@ class Course:
         if done <= 0 or self._busy <= 0 or not self._under_way or any(map(math.isnan, self._left.values())):
             return None
         running = [max(self._left[trial] - self._shown(trial), 0.0) for trial in self._under_way]
-        waiting = [images for trial, images in self._left.items() if trial not in self._under_way]
+        waiting = [amount for trial, amount in self._left.items() if trial not in self._under_way]
         return time_left(running, waiting, done / self._busy)
 
-    def images_per_second(self) -> float:
+    def examples_per_second(self) -> float:
         """The paces that the running trials show now, together."""
         shown = [progress for progress in self._under_way.values() if progress is not None]
         return sum(progress.examples / progress.seconds for progress in shown if progress.seconds > 0)
 
     def _shown(self, trial: Trial) -> int:
-        """Images of the trial's epoch under way."""
+        """Examples of the trial's epoch under way."""
         progress = self._under_way[trial]
         return 0 if progress is None else progress.examples
 

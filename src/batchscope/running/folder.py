@@ -10,7 +10,8 @@ from pathlib import Path
 
 from batchscope.errors import RunFolderError, StudyError
 from batchscope.loading import difference, dump_study, parse_study, read_toml
-from batchscope.own_study import AnyStudy
+from batchscope.masking import masked
+from batchscope.own_study import AnyStudy, CommandStudy
 from batchscope.records import Trial
 from batchscope.replacing import replacing
 from batchscope.running.lock import sole_writer
@@ -104,7 +105,8 @@ class RunFolder:
         if self.study_file.is_file():
             changes = difference(self.study(), study)
             if changes and self._holds_results():
-                listed = "\n".join(f"  {line}" for line in changes)
+                secrets = [*_secrets(self.study()), *_secrets(study)]
+                listed = "\n".join(f"  {masked(line, secrets)}" for line in changes)
                 raise RunFolderError(
                     f"{self.path}: holds a run of a study that differs from this one:\n{listed}\n"
                     "Give --out another folder, or repeat the command that began the run."
@@ -177,3 +179,7 @@ class RunFolder:
                 file.write(dump_study(study).encode())
         except OSError as error:
             raise RunFolderError(f"{self.path}: must be a folder that can be written: {error}") from error
+
+
+def _secrets(study: AnyStudy) -> list[str]:
+    return study.secrets if isinstance(study, CommandStudy) else []

@@ -45,12 +45,14 @@ class WorkLeft:
 
     Attributes:
         trials: Trials that have not finished.
-        examples: Images that these have still to present; NaN where that is not known ahead, and then
+        examples: Examples that these have still to present; NaN where that is not known ahead, and then
             nothing is measured.
+        own_code: Whether the training is somebody's own, of whose threads nothing is known.
     """
 
     trials: int
     examples: float
+    own_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,11 @@ def choose(
     so it is ``cores // asked`` however few workers are started, and that of the stored epochs where
     a run goes on. Measuring costs a second start of the backend and some seconds, together about a
     minute; it pays from `MEASURED_FROM_EXAMPLES` on, which take a quarter of an hour at 550
-    images/s.
+    examples/s.
+
+    Where fewer trials are left than there are cores, Keras' are trained one after the other with all
+    threads. Somebody's own code may not heed the threads it is given, or have no use for them, and
+    then leaves cores idle: its trials run side by side.
 
     Args:
         machine: What may be used.
@@ -96,20 +102,24 @@ def choose(
         return Choice((Layout(1, cores),), "a GPU is visible")
     if work.examples >= MEASURED_FROM_EXAMPLES and len(measured := _to_measure(cores, work, room)) > 1:
         return Choice(measured, "much is left to do")
-    if work.trials < cores:
+    if work.trials >= cores:
+        reason = "there are trials for all cores"
+    elif work.own_code:
+        reason = "each trial has its share of the cores"
+    else:
         return Choice((Layout(1, cores),), "fewer trials are left than there are cores")
-    workers = min(cores, room)
-    return _limited(Layout(cores, cores // workers), room, work, "there are trials for all cores")
+    wanted = min(cores, work.trials)
+    return _limited(Layout(wanted, cores // min(wanted, room)), room, work, reason)
 
 
 def fastest(rates: Mapping[Layout, float]) -> Layout:
-    """The layout with the most images/s; of equals the first."""
+    """The layout with the most examples/s; of equals the first."""
     return max(rates, key=lambda layout: rates[layout])
 
 
 def told(rates: Mapping[Layout, float]) -> str:
     """Measured rates as text."""
-    return "fastest of " + ", ".join(f"{layout} ({rate:.0f} images/s)" for layout, rate in rates.items())
+    return "fastest of " + ", ".join(f"{layout} ({rate:.0f} examples/s)" for layout, rate in rates.items())
 
 
 def _room(machine: Machine) -> int:

@@ -45,7 +45,7 @@ class Sink(Protocol):
         """A worker is set up."""
 
     def chosen(self, layout: Layout, rates: Mapping[Layout, float]) -> None:
-        """The workers are to be these; `rates` in images/s are what was measured, if anything was."""
+        """The workers are to be these; `rates` in examples/s are what was measured, if anything was."""
 
     def started(self, trial: Trial) -> None:
         """A trial begins or goes on."""

@@ -1,4 +1,4 @@
-"""Which of several layouts trains the most images a second, found by trying them."""
+"""Which of several layouts trains the most examples a second, found by trying them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def measure(
         on_ready: Told what a worker knows when it is set up.
 
     Returns:
-        Images/s of each layout, all its workers together, 0 where one of them died; and the workers
+        Examples/s of each layout, all its workers together, 0 where one of them died; and the workers
         of the fastest, which are set up and have no job.
 
     Raises:
@@ -46,7 +46,7 @@ def measure(
     for layout in layouts:
         crew = [pool.start(layout.threads) for _ in range(layout.workers)]
         try:
-            rates[layout] = _images_per_second(crew, pool, on_ready)
+            rates[layout] = _examples_per_second(crew, pool, on_ready)
         except _DeathError as death:
             if not best:
                 raise TrainingError(str(death)) from death
@@ -57,14 +57,14 @@ def measure(
     return rates, best
 
 
-def _images_per_second(crew: Sequence[Worker], pool: Pool, on_ready: OnReady) -> float:
+def _examples_per_second(crew: Sequence[Worker], pool: Pool, on_ready: OnReady) -> float:
     for answer in _answers(crew, pool, "set up"):
         if isinstance(answer, Ready):
             on_ready(answer.facts)
     for worker in crew:
         worker.tell(Measure(SECONDS))
     answers = _answers(crew, pool, "measured")
-    return sum(answer.images_per_second for answer in answers if isinstance(answer, Measured))
+    return sum(answer.examples_per_second for answer in answers if isinstance(answer, Measured))
 
 
 def _answers(crew: Sequence[Worker], pool: Pool, what: str) -> list[Message]:

@@ -150,7 +150,7 @@ class Ready:
 class Measured:
     """From a worker: its pace while it was measured."""
 
-    images_per_second: float
+    examples_per_second: float
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import BinaryIO, Self, cast
 
 from batchscope.errors import TrainingError
 from batchscope.masking import masked
+from batchscope.own.leftovers import end_all, mark_settings, new_mark
 from batchscope.records import EpochRecord, Trial
 from batchscope.running.machine import thread_settings
 from batchscope.running.messages import AnySetUp, Message, SetUp, receive, send
@@ -49,14 +50,15 @@ class Job:
 class Worker:
     """A worker process, the job it is at, and what was wrong with the last it wrote.
 
-    One that leads a process group is ended with all that it has started, and once it is gone no more
-    than once: its group's number may then be another's.
+    One that is to carry out somebody's own code has a mark, and leads a process group. It is ended with
+    that, and with all who bear its mark; the group, once the worker is gone, no more than once, for
+    its number may then be another's.
     """
 
     process: subprocess.Popen[bytes]
     log: Path
     inbox: queue.SimpleQueue[Heard]
-    leads_group: bool = False
+    mark: str = ""
     job: Job | None = None
     fault: str = ""
     reader: threading.Thread = field(init=False)
@@ -75,7 +77,7 @@ class Worker:
         except Exception as error:  # noqa: BLE001  # what is cut off or no message may break pickle in any way
             self.fault = f"; the last it wrote is no whole message: {error}"
             self.process.kill()
-        if self.leads_group:
+        if self.mark:
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(_GRACE_SECONDS)
             self.kill()
@@ -83,7 +85,7 @@ class Worker:
 
     def kill(self) -> None:
         """Ends it at once, and what it has left behind where it is gone already."""
-        if not self.leads_group:
+        if not self.mark:
             self.process.kill()
             return
         with self._ending:
@@ -93,6 +95,7 @@ class Worker:
             # The second is how some systems say that all of the group are dead already.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, signal.SIGKILL)
+            end_all(self.mark)
 
     @property
     def trial(self) -> Trial:
@@ -155,7 +158,7 @@ class Pool:
     def _start(self, threads: int) -> Worker:
         self._started += 1
         log = self._logs / f"worker-{self._started}.log"
-        own_code = not isinstance(self._set_up, SetUp)  # which may start processes of its own
+        mark = "" if isinstance(self._set_up, SetUp) else new_mark(self._logs)
         try:
             self._logs.mkdir(parents=True, exist_ok=True)
             with log.open("wb") as sink:
@@ -164,12 +167,17 @@ class Pool:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=sink,
-                    env={**os.environ, "PYTHONUNBUFFERED": "1", **thread_settings(threads)},
-                    process_group=0 if own_code else None,
+                    env={
+                        **os.environ,
+                        "PYTHONUNBUFFERED": "1",
+                        **thread_settings(threads),
+                        **(mark_settings(mark) if mark else {}),
+                    },
+                    process_group=0 if mark else None,
                 )
         except OSError as error:
             raise TrainingError(f"a worker with its log {log} must be startable, but: {error}") from error
-        worker = Worker(process, log, self._inbox, own_code)
+        worker = Worker(process, log, self._inbox, mark)
         self._workers.append(worker)
         worker.tell(self._set_up)
         return worker

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol, Self
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
@@ -38,7 +38,7 @@ class Watcher(Protocol):
         """Further trials are planned; what each has to do."""
 
     def started(self, trial: Trial, examples: int, seconds: float) -> None:
-        """A trial begins, or goes on after so many images and seconds of training."""
+        """A trial begins, or goes on after so many examples and seconds of training."""
 
     def batch(self, trial: Trial, progress: BatchProgress) -> None:
         """An epoch got further."""
@@ -140,6 +140,19 @@ class LinePrinter(Silent):
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
+class _Renewing(Protocol):
+    """What can show one thing after another in one place."""
+
+    def __enter__(self) -> object:
+        """Begins to show."""
+
+    def update(self, content: RenderableType, /) -> None:
+        """Shows something else."""
+
+    def stop(self) -> None:
+        """Takes away what is shown."""
+
+
 class LiveDisplay(Silent):
     """A bar and a line for each running trial, which renew themselves in a terminal.
 
@@ -159,8 +172,11 @@ class LiveDisplay(Silent):
         self._task = self._trials.add_task("trials", total=None, left="?", pace="")
         self._total = 0
         self._running: dict[Trial, Text] = {}
-        self._live = Live(self._render(), console=console, refresh_per_second=8, transient=True)
+        self._live = self._live_on(console)
         self._course = Course({})
+
+    def _live_on(self, console: Console) -> _Renewing:
+        return Live(self._render(), console=console, refresh_per_second=8, transient=True)
 
     def __enter__(self) -> Self:
         self._live.__enter__()
@@ -204,7 +220,7 @@ class LiveDisplay(Silent):
         )
 
     def epoch(self, trial: Trial, record: EpochRecord) -> None:
-        """Counts the epoch's images."""
+        """Counts the epoch's examples."""
         self._course.epoch(trial, record)
         score = record.metrics.get("val_accuracy", record.val_loss)
         self._show(trial, f"{record.stage}  epoch {record.epoch}  val {score:.4f}")
@@ -222,7 +238,7 @@ class LiveDisplay(Silent):
 
     def _show(self, trial: Trial, text: str) -> None:
         self._running[trial] = Text(f"{trial.name}  {text}", overflow="ellipsis", no_wrap=True)
-        together = f", {self._course.images_per_second():.0f} images/s" if len(self._running) > 1 else ""
+        together = f", {self._course.examples_per_second():.0f} examples/s" if len(self._running) > 1 else ""
         left = _duration(self._course.seconds_left())
         self._trials.update(self._task, left=left, pace=together)
         self._live.update(self._render())
@@ -245,7 +261,7 @@ def _told(record: EpochRecord) -> str:
 
 
 def _rate(examples: int, seconds: float) -> str:
-    return f"{examples / seconds:.0f} images/s" if seconds > 0 else "- images/s"
+    return f"{examples / seconds:.0f} examples/s" if seconds > 0 else "- examples/s"
 
 
 def _duration(seconds: float | None) -> str:

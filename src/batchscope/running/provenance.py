@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+from batchscope.masking import masked, secrets_in
 from batchscope.running.machine import usable_cores
 
 __all__ = ["now", "surroundings"]
@@ -24,11 +25,13 @@ def now() -> str:
 def surroundings() -> Mapping[str, str]:
     """Version, command and hardware, as readable texts.
 
-    Nothing of the environment's variables is noted: they may hold secrets.
+    Nothing of the environment's variables is noted: they may hold secrets. What looks like one in the
+    command is masked.
     """
+    command = shlex.join([*_program(), *sys.argv[1:]])
     return {
         "batchscope": metadata.version("batchscope"),
-        "command": shlex.join([*_program(), *sys.argv[1:]]),
+        "command": masked(command, secrets_in(command)),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processor": _processor(),
         "cores": str(usable_cores()),

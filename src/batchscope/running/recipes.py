@@ -80,7 +80,7 @@ class Recipe(Protocol):
         """Trains a trial, going on where it stands, and tells each record."""
 
     def measure(self, seconds: float) -> float:
-        """Trains for so many seconds, keeps nothing of it, and returns the images/s."""
+        """Trains for so many seconds, keeps nothing of it, and returns the examples/s."""
 
 
 @dataclass(frozen=True)
@@ -190,10 +190,11 @@ def command_recipe(set_up: CommandSetUp) -> CommandRecipe:
         TrainingError: Its program is not there.
     """
     from batchscope.own.command import CommandTrials, check_program
+    from batchscope.own.leftovers import own_mark
 
     check_program(set_up.study)
     _let_children_be_ended()
-    trials = CommandTrials(set_up.study, set_up.logs, _end_group)
+    trials = CommandTrials(set_up.study, set_up.logs, own_mark())
     return CommandRecipe(set_up.study.seed, _learning_rate(set_up), trials)
 
 
@@ -221,12 +222,6 @@ def _heed_signals() -> None:
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-
-
-def _end_group() -> None:
-    """Ends what this process has started; it heeds no such signal itself."""
-    if os.getpgrp() == os.getpid():
-        os.killpg(0, signal.SIGTERM)
 
 
 def _throttled(line: Line) -> Callable[[BatchProgress], None]:

@@ -21,7 +21,7 @@ from batchscope.data import (
 )
 from batchscope.errors import RunFolderError
 from batchscope.own.function import PackedFunction
-from batchscope.own_study import AnyStudy
+from batchscope.own_study import AnyOwnStudy, AnyStudy
 from batchscope.records import Trial
 from batchscope.running.features import FeatureCleaner, delete_features, room_for_features
 from batchscope.running.folder import RunFolder
@@ -31,7 +31,15 @@ from batchscope.running.local import Job, execute
 from batchscope.running.machine import look_around
 from batchscope.running.messages import AnyOwnSetUp, AnySetUp, SetUp
 from batchscope.running.options import RunOptions
-from batchscope.running.own_runs import change_of_source, epochs_left, own_set_up
+from batchscope.running.own_runs import (
+    change_of_source,
+    end_leftovers,
+    epochs_left,
+    own_set_up,
+    refuse_another_source,
+    source_facts,
+    warning_of_secrets,
+)
 from batchscope.running.plan import check_sizes, examples_per_trial, plan_trials
 from batchscope.running.progress import Unit, Watcher
 from batchscope.running.provenance import now, surroundings
@@ -67,9 +75,12 @@ def run_study(
     place = RunFolder(folder)
     own = None if isinstance(study, Study) else own_set_up(study, place, function)
     with place.claim(study) as store, watcher:
+        if own is not None and (ended := end_leftovers(place)):
+            watcher.note(ended)
         statuses = store.trials()
         finished = bool(statuses) and all(status.state.is_finished() for status in statuses)
         if finished and not additions(study, store):
+            refuse_another_source(study, place, store)
             watcher.plan([status.trial for status in statuses], len(statuses), {})
         else:
             with _session(store) as session:
@@ -131,14 +142,22 @@ class _Training:
         if isinstance(self.study, Study):
             self.watcher.note(f"reading the data of {self.study.data.source}")
             _prepare_data(self.study, self.place, self.store, self.watcher)
-        elif changed := change_of_source(self.study, self.place):
-            self.watcher.note(changed)
+        else:
+            self._tell_of_code(self.study)
         self.store.plan(plan_trials(self.study))
         self._grow()
         left = self._left()
         trials = [status.trial for status in self.store.trials()]
         self.watcher.plan(trials, len(trials) - len(left), left, self._unit)
         return left
+
+    def _tell_of_code(self, study: AnyOwnStudy) -> None:
+        """What is to be known of somebody's own code ahead of its trials."""
+        if warning := warning_of_secrets(study):
+            self.watcher.note(warning)
+        if changed := change_of_source(study, self.place, self.store):
+            self.watcher.note(f"{changed}; what is stored was trained by the one before")
+        self.store.update_session(self.session, source_facts(study))
 
     @property
     def _unit(self) -> Unit:
@@ -147,7 +166,8 @@ class _Training:
     def carry_out(self, left: Mapping[Trial, float], options: RunOptions) -> None:
         """Trains the trials that are left, given what each has still to do."""
         # Somebody's own code is not measured, for it cannot be asked to keep nothing of what it does.
-        work = WorkLeft(len(left), sum(left.values()) if isinstance(self.study, Study) else 0)
+        own_code = not isinstance(self.study, Study)
+        work = WorkLeft(len(left), 0 if own_code else sum(left.values()), own_code)
         choice = choose(look_around(), work, options.workers, threads_before(self.store))
         if len(choice.layouts) > 1:
             self.watcher.note(f"measuring what is fastest: {', '.join(map(str, choice.layouts))}")

@@ -22,6 +22,7 @@ from typing import BinaryIO
 
 from batchscope.errors import BatchscopeError, TrainingError
 from batchscope.masking import masked
+from batchscope.own.leftovers import end_all, own_mark
 from batchscope.running.messages import (
     STAGE_FACT,
     AnySetUp,
@@ -116,6 +117,7 @@ def _listen(pipe: BinaryIO, inbox: queue.SimpleQueue[Message]) -> None:
     finally:
         # The run is gone: nobody would store what is trained from here on.
         if hasattr(os, "getpgrp") and os.getpgrp() == os.getpid():
+            end_all(own_mark())
             os.killpg(0, signal.SIGKILL)
         os._exit(0)
 
