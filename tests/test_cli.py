@@ -87,7 +87,7 @@ def test_studies_are_listed_without_loading_what_trains_or_draws():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "[]")
     names = [line for line in done.stdout.splitlines() if not line.startswith(" ")]
-    assert names == ["aerial-cactus", "aerial-cactus-2019", "demo"]
+    assert names == ["aerial-cactus", "aerial-cactus-2019", "demo", "fashion-mnist"]
     assert max(len(line) for line in done.stdout.splitlines()) <= 100
 
 
@@ -123,7 +123,10 @@ def test_every_command_has_help(command: Command):
             ["show", "aerial"],
             "Error: aerial: 1 problem\n  the file: must be a built-in study (aerial-cactus,",
         ),
-        (["run", "aerial"], "must be a built-in study (aerial-cactus, aerial-cactus-2019, demo)"),
+        (
+            ["run", "aerial"],
+            "must be a built-in study (aerial-cactus, aerial-cactus-2019, demo, fashion-mnist)",
+        ),
         (["run", "aerial-cactus"], "data.source: is required: give --data a folder in the layout of"),
         (
             ["run", "demo", "--set", "seed"],

@@ -352,5 +352,5 @@ def test_a_name_that_no_file_can_have_is_refused():
 
 
 def test_an_unknown_study_names_the_built_in_ones():
-    with pytest.raises(StudyError, match="aerial-cactus, aerial-cactus-2019, demo"):
+    with pytest.raises(StudyError, match="aerial-cactus, aerial-cactus-2019, demo, fashion-mnist"):
         study_text("no-such-study")

@@ -50,3 +50,12 @@ def test_the_demo_compares_all_four_batch_sizes_on_generated_images_and_pinned_w
     assert study.batch_sizes == [16, 32, 64, 128]
     assert study.data.source == "synthetic-cactus"
     assert "#sha256=" in study.model.weights
+
+
+def test_fashion_mnist_trains_the_simple_cnn_from_scratch_at_two_learning_rates():
+    study = load_study("fashion-mnist")
+    [stage] = study.stages
+    assert study.data.source == "keras:fashion_mnist"
+    assert (study.model.network, study.model.weights) == ("cnn", "none")
+    assert (min(study.batch_sizes), max(study.batch_sizes), study.replicates) == (32, 2048, 2)
+    assert (stage.trainable, len(study.grid or [])) == ("all", 2)
