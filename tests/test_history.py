@@ -164,6 +164,14 @@ def test_a_file_of_anything_else_is_refused_by_name(tmp_path: Path, name: str):
         read_history(path)
 
 
+def test_a_parquet_file_with_text_that_is_no_utf_8_is_refused_by_name(tmp_path: Path):
+    path = tmp_path / "history.parquet"
+    table().assign(trial="PLANTED").to_parquet(path, compression="none")
+    path.write_bytes(path.read_bytes().replace(b"PLANTED", b"PL\x8eNTED"))
+    with pytest.raises(HistoryError, match=r"history\.parquet: cannot be read as a history: .*UTF8"):
+        read_history(path)
+
+
 def test_other_files_are_refused(tmp_path: Path):
     with pytest.raises(HistoryError, match=r"must end in \.csv or \.parquet"):
         read_history(tmp_path / "history.xlsx")

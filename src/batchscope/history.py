@@ -140,7 +140,7 @@ def read_history(path: Path) -> pd.DataFrame:
     if path.suffix not in SUFFIXES:
         raise HistoryError(f"{path}: a history must end in .csv or .parquet")
     try:
-        table = _read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+        table = _read_csv(path) if path.suffix == ".csv" else _read_parquet(path)
     except HistoryError:
         raise
     except Exception as error:  # pandas and Arrow raise many kinds of error on malformed bytes
@@ -174,6 +174,16 @@ def _read_csv(path: Path) -> pd.DataFrame:
     if header.duplicated().any():  # which pandas would have numbered, unseen by `check_history`
         table.columns = pd.Index(header)
     return table
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    """Reads and validates, for pandas takes text that is no UTF-8 and fails at it later on."""
+    from pyarrow import parquet
+
+    table = parquet.read_table(path)
+    table.validate(full=True)
+    frame: pd.DataFrame = table.to_pandas()
+    return frame
 
 
 def _header(path: Path) -> pd.Series:

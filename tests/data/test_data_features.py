@@ -153,6 +153,13 @@ def test_a_wrong_parquet_table_is_refused(tmp_path: Path, columns: dict[str, obj
     assert message in refusal(tmp_path / "t.parquet")
 
 
+def test_a_parquet_table_with_text_that_is_no_utf_8_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"x": [1.0, 2.0], "label": ["PLANTED", "other"]}), path, compression="none")
+    path.write_bytes(path.read_bytes().replace(b"PLANTED", b"PL\x8eNTED"))
+    assert "cannot be read as Parquet" in refusal(path)
+
+
 def test_a_parquet_file_that_is_small_only_while_packed_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -173,7 +173,9 @@ def _read_parquet(path: Path) -> pd.DataFrame:
             names = [name for name in file.schema_arrow.names if not _INDEX.fullmatch(name)]
             _check_names(path, names)
             _check_size(path, file.metadata.num_rows, len(names))
-            table: pd.DataFrame = file.read(columns=names).to_pandas(ignore_metadata=True)
+            columns = file.read(columns=names)
+            columns.validate(full=True)  # for pandas takes text that is no UTF-8 and fails at it later
+            table: pd.DataFrame = columns.to_pandas(ignore_metadata=True)
             return table
     except DataError:
         raise
