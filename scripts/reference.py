@@ -22,11 +22,22 @@ from rich.text import Text
 
 from batchscope.cli import app
 from batchscope.own_study import CommandStudy, FunctionSpec, FunctionStudy
-from batchscope.spec import Augmentation, DataSpec, FromLayer, LearningRate, ModelSpec, Stage, Study, Until
+from batchscope.spec import (
+    Augmentation,
+    DataSpec,
+    FromLayer,
+    LearningRate,
+    ModelSpec,
+    Stage,
+    Study,
+    TargetSpec,
+    Until,
+)
 
 DOCS = Path(__file__).parents[1] / "docs"
 TABLES: dict[str, type[BaseModel]] = {
     "Top level": Study,
+    "`[[targets]]`": TargetSpec,
     "A command": CommandStudy,
     "A function": FunctionStudy,
     "`[function]`": FunctionSpec,
