@@ -22,6 +22,7 @@ __all__ = [
     "METRICS",
     "REQUIRED",
     "SELECTION",
+    "WITHIN",
     "check_history",
     "encode_history",
     "probe_columns",
@@ -50,6 +51,9 @@ GRID = "grid_learning_rate"
 """Column of a study with a grid of learning rates: the one that the trial tries."""
 SELECTION = "selection_"
 """Begins the names of columns measured on the images by which the best of a grid is chosen."""
+WITHIN = "within_"
+"""Begins the names of columns measured at even parts of the row's epoch, such as
+``within_1_val_accuracy``."""
 SUFFIXES = (".csv", ".parquet")
 # What stands in a CSV file for a figure that is not there; pandas' own list but for words of its makers.
 _NO_FIGURE = ("", "NaN", "nan", "-NaN", "-nan", "NA", "<NA>", "N/A", "n/a", "#N/A", "None", "NULL", "null")

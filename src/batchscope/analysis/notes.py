@@ -12,6 +12,7 @@ from batchscope.analysis.panel import Panel
 from batchscope.analysis.probe_cost import probe_cost
 from batchscope.analysis.results import Analysis, StudyFacts, SummaryRow
 from batchscope.analysis.settings import Settings
+from batchscope.analysis.to_target_findings import to_target_notes
 from batchscope.analysis.words import Sentence, count, listed, quantity_name, some
 
 __all__ = ["draw_notes"]
@@ -39,6 +40,7 @@ def draw_notes(analysis: Analysis, panel: Panel, settings: Settings) -> tuple[Se
         *_decomposition(analysis, panel),
         *_not_computed(analysis),
         *_probe_cost(panel),
+        *to_target_notes(analysis),
     )
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 from batchscope.analysis.ends import Ends, find_ends
 from batchscope.analysis.settings import Plan
 from batchscope.errors import HistoryError
-from batchscope.history import METRICS, SELECTION, probe_columns
+from batchscope.history import METRICS, SELECTION, WITHIN, probe_columns
 
 __all__ = [
     "COSTS",
@@ -297,7 +297,7 @@ def check_figures(history: pd.DataFrame) -> None:
         HistoryError: An accuracy lies outside [0, 1], or float32 cannot hold a figure.
     """
     numeric = map(str, history.select_dtypes("number").columns)
-    measured = [name for name in numeric if name.startswith((PROBE, SELECTION))]
+    measured = [name for name in numeric if name.startswith((PROBE, SELECTION, WITHIN))]
     _check_accuracies(history, measured)
     _check_magnitudes(history, measured)
 
