@@ -15,7 +15,7 @@ from batchscope.analysis.critical_likelihood import Offsets, Spans, _deviance, l
 from batchscope.analysis.to_target_results import Bounded, TrialToTarget
 from to_target_samples import B_CRIT, S_MIN, curve, drawn_trials
 
-# Over 9,000 seeds least squares holds the truth of the second case in 95.0%; a hundred scatters by 2 about it.
+# Over 9,000 seeds least squares holds the truth of the second case in 95.0%; a hundred scatters by 2 of it.
 SEEDS = range(2000, 2100)
 NINE = tuple(2**power for power in range(3, 12))
 SIX = tuple(2**power for power in range(4, 10))

@@ -253,3 +253,19 @@ def test_a_history_that_reached_the_target_before_its_first_update_has_no_fit() 
     assert result.critical is not None
     assert "before its first update" in (result.critical.reason or "")
     assert dataclasses.asdict(result)["scaling"]["batch_size"] is None
+
+
+def test_a_trial_that_was_never_measured_has_not_reached_the_target() -> None:
+    history = planted_history(sizes=(64,), rates=(0.1,), epochs=30)
+    history.loc[history["replicate"] == 2, ["val_accuracy", "val_loss"]] = np.nan
+    row = found(history).rates[0]
+    assert (row.n_trials, row.n_reached, row.n_diverged) == (3, 2, 1)
+
+
+def test_figures_that_no_training_gives_are_taken_without_a_warning() -> None:
+    history = planted_history(sizes=(8, 64, 512), rates=(0.1,), epochs=6)
+    updates = np.random.default_rng(1).permutation(history["updates"].to_numpy())
+    for column in (0, 2**53, updates):
+        critical = found(history.assign(updates=column)).critical
+        assert critical is not None
+        assert critical.status == "not_determined"

@@ -79,7 +79,7 @@ def _trial(course: Course, target: TargetSpec) -> TrialToTarget:
     good = course.measured >= target.value if accuracy else course.measured <= target.value
     updates = course.spent["updates"]
     reached = bool(good.any())
-    place = int(good.argmax())
+    place = int(good.argmax()) if reached else 0
     at = float(updates[place]) if reached else course.last_updates
     before = updates[updates < at]
 
