@@ -30,6 +30,7 @@ from batchscope.spec import (
     ModelSpec,
     Stage,
     Study,
+    TargetSpec,
     Until,
     UntilCi,
 )
@@ -37,6 +38,7 @@ from batchscope.spec import (
 DOCS = Path(__file__).parents[1] / "docs"
 TABLES: dict[str, type[BaseModel]] = {
     "Top level": Study,
+    "`[[targets]]`": TargetSpec,
     "A command": CommandStudy,
     "A function": FunctionStudy,
     "`[function]`": FunctionSpec,

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import batchscope
 from batchscope.cli import main
 from batchscope.history import encode_history, read_history
 from batchscope.running import pool
@@ -367,3 +368,21 @@ def test_the_summary_is_given_at_chosen_epochs(command: Command):
     assert sorted({row["epoch"] for row in found["summary"]}) == [5, 10, 20]
     assert found["metric"] == "val_loss"
     assert command("analyze", "published", "--epochs", "5;10").code == 2
+
+
+def test_a_target_is_told_by_analyze_and_report_alike(command: Command, tmp_path: Path):
+    done = command("analyze", "published", "--target", "val_accuracy=0.9", "--json")
+    [target] = json.loads(done.out)["updates_to_target"]
+    history = read_history(Path(batchscope.__file__).parent / "published" / "published_2019.csv")
+    there = history[history["val_accuracy"] >= 0.9].groupby(["batch_size", "replicate"])["updates"].min()
+    reached = [trial for trial in target["trials"] if trial["outcome"] == "reached"]
+    assert {(one["batch_size"], one["replicate"]): one["updates"] for one in reached} == there.to_dict()
+    done = command("analyze", "published", "--target", "val_accuracy=0.9")
+    assert "Updates to a validation accuracy of 0.900" in done.out
+    assert "Critical batch size" in done.out
+    assert "Critical batch size" not in command("analyze", "published").out
+    for name in ("analyze", "report"):
+        done = command(name, "published", "--target", "val_accuracy=90")
+        assert done.code == 2
+    done = command("analyze", "published", "--target", "val_accuracy=90")
+    assert "'val_accuracy=90': value must be at most 1 for val_accuracy; it is 90.0" in done.err

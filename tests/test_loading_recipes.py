@@ -7,7 +7,7 @@ import re
 import pytest
 
 from batchscope.errors import StudyError
-from batchscope.loading import apply_changes, difference, dump_study, parse_study, read_toml
+from batchscope.loading import apply_changes, difference, dump_study, parse_study, parse_targets, read_toml
 from batchscope.recipe import BUDGETS, LearningRate, Until
 from test_loading import MINIMAL, problems
 
@@ -125,3 +125,52 @@ def test_a_learning_rate_becomes_a_table_where_a_key_of_it_is_set():
     plain = parse_study(apply_changes(raw, [(key, 0.5)]), "mine")
     assert (plain.stages[0].learning_rate, plain.grid) == (0.5, None)
     assert "stages.one.learning_rate: " in "\n".join(difference(plain, study))
+
+
+@pytest.mark.parametrize(
+    ("value", "rule"),
+    [
+        ([], "at least 1 item"),
+        ([{"metric": "val_accuracy", "value": 1.5}], "value must be at most 1 for val_accuracy; it is 1.5"),
+        ([{"metric": "val_accuracy", "value": 0.0}], "greater than 0"),
+        ([{"metric": "val_loss", "value": float("nan")}], "finite number"),
+        ([{"metric": "accuracy", "value": 0.5}], "'val_accuracy' or 'val_loss'"),
+        ([{"metric": "val_loss", "value": "0.5"}], "valid number"),
+        ([{"metric": "val_loss", "value": 0.5, "epochs": 3}], "unknown key; known are metric, value"),
+        ([{"metric": "val_loss", "val": 0.5}], "did you mean value?"),
+        ([{"metric": "val_loss", "value": 0.5}] * 2, "each target must be listed once"),
+        ({"metric": "val_loss", "value": 0.5}, "valid list"),
+    ],
+)
+def test_targets_that_cannot_be_are_refused(value: object, rule: str):
+    with pytest.raises(StudyError) as refused:
+        parse_study(read_toml(MINIMAL, "mine.toml") | {"targets": value}, "mine.toml")
+    assert rule in str(refused.value)
+
+
+def test_targets_survive_writing_and_are_a_difference():
+    targets = [{"metric": "val_accuracy", "value": 0.85}, {"metric": "val_loss", "value": 0.5}]
+    study = parse_study(read_toml(MINIMAL, "mine.toml") | {"targets": targets}, "mine.toml")
+    again = parse_study(read_toml(dump_study(study), "frozen"), "frozen")
+    assert again == study
+    assert study.targets == parse_targets(["val_accuracy=0.85", " val_loss = 5e-1"])
+    plain = parse_study(read_toml(MINIMAL, "mine.toml"), "mine.toml")
+    assert plain.targets is None
+    assert difference(plain, study) == [f"targets: None -> {targets}"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "rule"),
+    [
+        (["val_accuracy"], "'val_accuracy': must have the form METRIC=VALUE, such as val_accuracy=0.85"),
+        (["val_accuracy=high"], "must have the form METRIC=VALUE"),
+        (["val_accuracy=85"], "'val_accuracy=85': value must be at most 1 for val_accuracy; it is 85.0"),
+        (["val_accuracy=nan"], "'val_accuracy=nan': value must be a finite number"),
+        (["loss=0.3"], "'loss=0.3': metric must be 'val_accuracy' or 'val_loss'"),
+        (["val_loss=0.3", "val_loss=0.30"], "'val_loss=0.30': each target must be given once"),
+    ],
+)
+def test_targets_of_the_command_line_are_checked_alike(texts: list[str], rule: str):
+    with pytest.raises(StudyError) as refused:
+        parse_targets(texts)
+    assert rule in str(refused.value)

@@ -307,3 +307,22 @@ def test_the_study_tells_the_analysis_how_trials_end_and_learning_rates_came_abo
     assert [end.epoch for end in found.facts.ends] == ends
     assert [row.n_reached for row in found.targets] == ([1, 1] if budget == "until" else [])
     assert load(tmp_path / "run").write_report().is_file()
+
+
+def test_the_studys_targets_are_analysed_unless_others_are_asked_for(tmp_path: Path):
+    study, place = (
+        small_study(targets=[{"metric": "val_accuracy", "value": 0.5}]),
+        RunFolder(tmp_path / "run"),
+    )
+    with place.claim(study) as store:
+        store.plan([FIRST])
+        for epoch in (1, 2):
+            store.add(FIRST, record(epoch))
+    run = load(place.path)
+    assert [(one.metric, one.value) for one in run.analyze().updates_to_target] == [("val_accuracy", 0.5)]
+    other = run.analyze(targets=["val_loss=0.2", "val_accuracy=0.9"]).updates_to_target
+    assert [(one.metric, one.value) for one in other] == [("val_loss", 0.2), ("val_accuracy", 0.9)]
+    page = run.write_report(targets=["val_loss=0.25"]).read_text(encoding="utf-8")
+    assert "Updates to a validation loss of 0.250" in page
+    assert "Updates to a validation accuracy of 0.500" not in page
+    assert "Updates to a validation accuracy of 0.500" in run.write_report().read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 from batchscope.errors import BatchscopeWarning, Problem, StudyError
-from batchscope.loading import apply_changes, parse_study
+from batchscope.loading import apply_changes, parse_study, parse_targets
 from batchscope.own.command import command_name
 from batchscope.own.function import TrainFunction, function_name, function_spec, pack
 from batchscope.own_study import AnyStudy
@@ -26,7 +26,7 @@ from batchscope.studies import expanded, load_study
 if TYPE_CHECKING:
     import pandas as pd
 
-    from batchscope.analysis import Analysis
+    from batchscope.analysis import Analysis, Settings
 
 __all__ = ["Run", "load", "resolve", "run"]
 
@@ -58,15 +58,25 @@ class Run:
         with self._store() as store:
             return store.trials()
 
-    def analyze(self) -> Analysis:
-        """What the history says."""
+    def analyze(self, *, targets: Sequence[str] = ()) -> Analysis:
+        """What the history says.
+
+        Args:
+            targets: To which updates are counted, such as ``["val_accuracy=0.85"]``; by default the study's.
+
+        Raises:
+            StudyError: A target cannot be accepted.
+        """
         from batchscope.run_report import analyze_run
 
         with self._store() as store:
-            return analyze_run(self.study, store, store.history(self.study.name))
+            return analyze_run(self.study, store, store.history(self.study.name), _with_targets(targets))
 
-    def write_report(self) -> Path:
+    def write_report(self, *, targets: Sequence[str] = ()) -> Path:
         """Writes history, pictures and page from the stored results.
+
+        Args:
+            targets: To which updates are counted, such as ``["val_accuracy=0.85"]``; by default the study's.
 
         Returns:
             The page's path.
@@ -74,11 +84,13 @@ class Run:
         Raises:
             HistoryError: Nothing is stored yet.
             ReportError: The folder cannot be written.
+            StudyError: A target cannot be accepted.
         """
         from batchscope.run_report import write_run_report
 
         with self._store() as store:
-            return write_run_report(self.study, store, RunFolder(self.path).report)
+            settings = _with_targets(targets)
+            return write_run_report(self.study, store, RunFolder(self.path).report, settings)
 
     def export(self, to: str, *, out: str | Path | None = None, tracking_uri: str | None = None) -> str:
         """Takes the run to another tool, or writes it as a file; see docs/export.md.
@@ -131,6 +143,7 @@ def run(
     name: str | None = None,
     description: str | None = None,
     seed: int | None = None,
+    targets: Sequence[str] = (),
     limit: int | None = None,
     changes: Mapping[str, Any] | None = None,
     workers: int | None = None,
@@ -165,6 +178,8 @@ def run(
         name: Instead of the study's; by default that of the function or program.
         description: Instead of the study's.
         seed: Instead of the study's.
+        targets: Instead of the study's, such as ``["val_accuracy=0.85"]``: each batch size's updates to them
+            are told.
         limit: Use a stratified subset of this many examples.
         changes: Further dotted keys and values, such as ``{"stages.fine_tuning.epochs": 2}``.
         workers: Trials at a time, each with its share of the cores; by default what the machine
@@ -197,6 +212,7 @@ def run(
         "name": name,
         "description": description,
         "seed": seed,
+        "targets": [target.model_dump() for target in parse_targets(targets)] or None,
         "learning_rates": None if learning_rates is None else list(learning_rates),
         "epochs": epochs,
         "data.source": None if data is None else str(data),
@@ -281,6 +297,12 @@ def _troubles(statuses: Sequence[TrialStatus]) -> str:
         return ""
     how = "the run's `trials` tell the error of each, and the same call tries those that failed again"
     return f"{'; '.join(told)}; {how}"
+
+
+def _with_targets(targets: Sequence[str]) -> Settings:
+    from batchscope.analysis import Settings
+
+    return Settings(targets=tuple(parse_targets(targets)))
 
 
 def _is_function(study: object) -> TypeGuard[TrainFunction]:

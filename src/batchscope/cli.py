@@ -33,6 +33,16 @@ data_app = typer.Typer(help="Get, make or look at data to study.", no_args_is_he
 app.add_typer(data_app, name="data")
 
 
+Targets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        metavar="METRIC=VALUE",
+        help="Tell how many updates it takes to, say, val_accuracy=0.85; instead of the study's targets.",
+    ),
+]
+
+
 def main() -> None:
     """Runs the command line; errors made on purpose become one message and exit code 2."""
     try:
@@ -130,6 +140,7 @@ def run(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a key, such as stages.fine_tuning.epochs=2."),
     ] = None,
+    target: Targets = None,
     workers: Annotated[
         int | None,
         typer.Option(help="Trials at a time; default what trains fastest here.", show_default=False),
@@ -177,6 +188,7 @@ def run(
                     if learning_rates is None
                     else _numbers("--learning-rates", "learning_rates", learning_rates),
                     limit=limit,
+                    targets=target or (),
                     changes=changes,
                     workers=workers,
                     cache_limit=cache_limit,
@@ -192,11 +204,13 @@ def run(
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(help="Folder of a run.", metavar="DIR")]) -> None:
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run.", metavar="DIR")], target: Targets = None
+) -> None:
     """Rebuild history, pictures and page of a run from its database."""
     from batchscope import api
 
-    typer.echo(api.load(folder).write_report())
+    typer.echo(api.load(folder).write_report(targets=target or ()))
 
 
 @app.command()
@@ -242,13 +256,16 @@ def analyze(
     metric: Annotated[
         str | None, typer.Option(help="val_accuracy or val_loss; default the first that is there.")
     ] = None,
+    target: Targets = None,
 ) -> None:
     """Say what a history shows: verdict, tables, and on demand JSON, page and figures."""
     from batchscope import run_report
     from batchscope.analysis import Settings, to_json
+    from batchscope.loading import parse_targets
 
+    targets = tuple(parse_targets(target or ()))
     chosen = None if epochs is None else tuple(_whole_numbers("--epochs", "epochs", epochs))
-    settings = Settings(margin=margin, summary_epochs=chosen, metric=metric)
+    settings = Settings(margin=margin, summary_epochs=chosen, metric=metric, targets=targets)
     content = run_report.content_of(source, settings)
     if html is not None:
         from batchscope.report.page import write_page

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from batchscope.errors import Problem, StudyError
 from batchscope.own_study import AnyStudy, FunctionSpec, study_kind
-from batchscope.recipe import BUDGETS, Augmentation, FromLayer, LearningRate, Stage, Until
+from batchscope.recipe import BUDGETS, Augmentation, FromLayer, LearningRate, Stage, TargetSpec, Until
 from batchscope.spec import BaseStudy, DataSpec, ModelSpec
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "parse_change",
     "parse_data",
     "parse_study",
+    "parse_targets",
     "read_toml",
     "study_values",
 ]
@@ -55,6 +56,7 @@ _TABLES: Mapping[str, type[BaseModel]] = {
     "trainable": FromLayer,
     "learning_rate": LearningRate,
     "until": Until,
+    "targets": TargetSpec,
     "function": FunctionSpec,
 }
 
@@ -124,6 +126,36 @@ def parse_change(text: str) -> tuple[str, Any]:
     except (ValueError, RecursionError):
         return key.strip(), value
     return key.strip(), parsed["value"] if parsed.keys() == {"value"} else value
+
+
+def parse_targets(texts: Sequence[str], source: str = "--target") -> list[TargetSpec]:
+    """Reads targets written as ``METRIC=VALUE``, such as ``val_accuracy=0.85``.
+
+    Args:
+        texts: Each target once.
+        source: Names their origin in error messages.
+
+    Raises:
+        StudyError: With every problem found.
+    """
+    found: list[TargetSpec] = []
+    problems: list[Problem] = []
+    for text in texts:
+        metric, _, value = text.partition("=")
+        try:
+            target = TargetSpec(metric=metric.strip(), value=float(value))  # type: ignore[arg-type]  # checked there
+        except ValidationError as error:
+            broken = _problems(error, {"metric": metric, "value": value}, TargetSpec)
+            problems += [Problem(repr(text), f"{problem.key} {problem.rule}".lstrip()) for problem in broken]
+        except ValueError:
+            problems.append(Problem(repr(text), "must have the form METRIC=VALUE, such as val_accuracy=0.85"))
+        else:
+            if target in found:
+                problems.append(Problem(repr(text), "each target must be given once"))
+            found.append(target)
+    if problems:
+        raise StudyError(source, problems)
+    return found
 
 
 def apply_changes(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,6 +17,7 @@ __all__ = [
     "LearningRate",
     "Name",
     "Stage",
+    "TargetSpec",
     "Until",
 ]
 
@@ -116,24 +117,34 @@ class LearningRate(Strict):
         return self
 
 
-class Until(Strict):
-    """A budget that ends with the first epoch at whose end validation is good enough.
+class TargetSpec(Strict):
+    """Validation that is good enough.
 
     Attributes:
         metric: ``val_accuracy`` must be at least `value`, ``val_loss`` at most.
         value: The target.
-        epochs: The most epochs, for trials that never get there.
     """
 
     metric: Literal["val_accuracy", "val_loss"]
     value: Annotated[float, Field(gt=0)]
-    epochs: Count
 
     @model_validator(mode="after")
-    def _accuracy_is_a_share(self) -> Until:
+    def _accuracy_is_a_share(self) -> Self:
         if self.metric == "val_accuracy" and self.value > 1:
             raise ValueError(f"value must be at most 1 for val_accuracy; it is {self.value}")
         return self
+
+
+class Until(TargetSpec):
+    """A budget that ends with the first epoch at whose end validation is good enough.
+
+    Attributes:
+        metric: As of any target.
+        value: The target.
+        epochs: The most epochs, for trials that never get there.
+    """
+
+    epochs: Count
 
 
 class Stage(Strict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -34,13 +35,14 @@ __all__ = ["analyze_run", "content_of", "page_content", "run_card", "write_run_r
 _TROUBLES = (TrialState.FAILED, TrialState.DIVERGED)
 
 
-def write_run_report(study: AnyStudy, store: Store, folder: Path) -> Path:
+def write_run_report(study: AnyStudy, store: Store, folder: Path, settings: Settings | None = None) -> Path:
     """Writes ``history.csv``, ``history.parquet``, every figure and ``report.html``.
 
     Args:
         study: The study of the run.
         store: Its results, at least one epoch.
         folder: Where to write; files of the same names are replaced.
+        settings: Of the analysis; None for the defaults.
 
     Returns:
         The page's path.
@@ -50,7 +52,7 @@ def write_run_report(study: AnyStudy, store: Store, folder: Path) -> Path:
         ReportError: A file cannot be written.
     """
     history = store.history(study.name)
-    analysis = analyze_run(study, store, history)
+    analysis = analyze_run(study, store, history, settings)
     for suffix in (".csv", ".parquet"):
         replace_file(folder / f"history{suffix}", encode_history(history, suffix))
     content = page_content(study, store, history, analysis)
@@ -90,11 +92,14 @@ def analyze_run(
         study: The study of the run.
         store: Its results; it tells the number of training examples.
         history: As stored.
-        settings: Of the analysis; None for the defaults.
+        settings: Of the analysis; None for the defaults. Without targets of its own the study's are taken.
 
     Raises:
         HistoryError: The history cannot be analysed.
     """
+    settings = settings or Settings()
+    if not settings.targets:
+        settings = dataclasses.replace(settings, targets=tuple(study.targets or ()))
     stages = study.stages if isinstance(study, Study) else []
     tables = [stage.learning_rate for stage in stages if isinstance(stage.learning_rate, LearningRate)]
     recipe = RecipeFacts(

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from batchscope.model_spec import ModelSpec
-from batchscope.recipe import Augmentation, Count, FromLayer, LearningRate, Name, Stage, Until
+from batchscope.recipe import Augmentation, Count, FromLayer, LearningRate, Name, Stage, TargetSpec, Until
 from batchscope.strict import Strict
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "ModelSpec",
     "Stage",
     "Study",
+    "TargetSpec",
     "Until",
     "UntilCi",
 ]
@@ -120,6 +121,7 @@ class BaseStudy(Strict):
         seed: Everything random derives from it, the replicate and the epoch.
         until_ci: Adds replicates to those batch sizes whose mean is not known well enough by
             `replicates`, which are then the fewest.
+        targets: Of the analysis alone: how many updates each batch size takes to get to each of them.
     """
 
     name: Name
@@ -128,6 +130,14 @@ class BaseStudy(Strict):
     replicates: Annotated[int, Field(ge=1, le=100_000)]
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     until_ci: UntilCi | None = None
+    targets: Annotated[list[TargetSpec], Field(min_length=1)] | None = None
+
+    @field_validator("targets")
+    @classmethod
+    def _targets_are_distinct(cls, value: list[TargetSpec] | None) -> list[TargetSpec] | None:
+        if value is not None and any(target in value[:place] for place, target in enumerate(value)):
+            raise ValueError("each target must be listed once")
+        return value
 
     @field_validator("batch_sizes")
     @classmethod

@@ -11,10 +11,20 @@ import pytest
 from analysis_samples import made_history, noisy
 from recipe_samples import recipe, tried, until_history
 
-from batchscope.analysis import Analysis, RecipeFacts, analyze, load_source, to_dict, to_json
+from batchscope.analysis import (
+    Analysis,
+    RecipeFacts,
+    Settings,
+    TargetSpec,
+    analyze,
+    load_source,
+    to_dict,
+    to_json,
+)
 from batchscope.analysis.estimates import TERMS
 from budgeted import budgeted_history
 from probed import Terms, in_inference_mode, probed_history
+from to_target_samples import planted_history
 
 ESTIMATES = ("train_accuracy", "val_accuracy", "gap", "train_loss", "val_loss")
 PARTS = ("observed", *TERMS, "batchnorm_training", "batchnorm_validation")
@@ -60,7 +70,36 @@ def analyses() -> dict[str, Analysis]:
     return found | {
         "until": analyze(until_history(), recipe=recipe()),
         "until, bare": analyze(bare, recipe=recipe()),
+        **_with_targets(),
         "scaled": analyze(made_history(epochs=2), recipe=RecipeFacts(learning_rate_rule="sqrt")),
+    }
+
+
+def _with_targets() -> dict[str, Analysis]:
+    """Targets that all reach, some, one and none; of grids, of single trials, and without columns."""
+    grid, plain = planted_history(parts=2), planted_history(rates=(0.1,), replicates=2, epochs=40)
+    dead = plain.copy()
+    dead.loc[dead["epoch"] == 2, ["val_loss", "val_accuracy"]] = np.nan
+    flat = made_history(epochs=3).assign(updates=lambda table: table["epoch"] * 100)
+    named = {
+        "target, grid": grid,
+        "target": plain,
+        "target, one replicate": plain[plain["replicate"] == 1],
+        "target, diverged": dead[dead["epoch"] <= 2],
+        "target, bare": plain.drop(columns=["examples", "seconds"]),
+        "target, no updates": plain.drop(columns="updates"),
+        "target, plateau": flat,
+        "target, perfect scaling": made_history(replicates=4, epochs=2),
+    }
+    levels = {"target, plateau": 0.915, "target, perfect scaling": 0.903}
+    return {
+        name: analyze(
+            history,
+            Settings(
+                resamples=100, targets=(TargetSpec(metric="val_accuracy", value=levels.get(name, 0.85)),)
+            ),
+        )
+        for name, history in named.items()
     }
 
 

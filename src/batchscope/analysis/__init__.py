@@ -5,6 +5,7 @@ from batchscope.analysis.encode import to_dict, to_json
 from batchscope.analysis.results import Analysis, Sentence
 from batchscope.analysis.settings import Plan, RecipeFacts, Settings, Target
 from batchscope.analysis.source import load_source
+from batchscope.recipe import TargetSpec
 
 __all__ = [
     "Analysis",
@@ -13,6 +14,7 @@ __all__ = [
     "Sentence",
     "Settings",
     "Target",
+    "TargetSpec",
     "analyze",
     "load_source",
     "to_dict",

@@ -19,6 +19,7 @@ from batchscope.analysis.results import Analysis
 from batchscope.analysis.settings import VALIDATION_METRICS, RecipeFacts, Settings
 from batchscope.analysis.summary import summarize
 from batchscope.analysis.targets import target_rows
+from batchscope.analysis.to_target import updates_to_target
 from batchscope.analysis.updates_share import updates_shares
 from batchscope.analysis.verdict import draw_verdict
 from batchscope.errors import HistoryError
@@ -64,6 +65,9 @@ def analyze(
         summary=summarize(panel, settings),
         learning_rates=learning_rates,
         targets=target_rows(panel, settings.confidence),
+        updates_to_target=tuple(
+            updates_to_target(history, target, settings.confidence) for target in settings.targets
+        ),
         decomposition=decompose(panel, settings.confidence),
         comparisons=tuple(
             comparison

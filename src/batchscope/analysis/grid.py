@@ -14,7 +14,7 @@ from batchscope.analysis.panel import Floats, check_figures
 from batchscope.errors import HistoryError
 from batchscope.history import GRID, METRICS, SELECTION
 
-__all__ = ["at_chosen", "choose_learning_rates"]
+__all__ = ["at_chosen", "choose_learning_rates", "grid_rates"]
 
 _TRIAL = ["batch_size", "replicate", "trial"]
 
@@ -87,6 +87,15 @@ def at_chosen(history: pd.DataFrame, learning_rates: LearningRates) -> pd.DataFr
         return history
     chosen = {point.batch_size: point.learning_rate for point in learning_rates.chosen}
     return history[grid.rates == history["batch_size"].map(chosen)].reset_index(drop=True)
+
+
+def grid_rates(history: pd.DataFrame) -> pd.Series | None:
+    """The learning rate that each row's trial tries, NaN where it has not come to the stage that has them.
+
+    None without a grid.
+    """
+    grid = _grid(history)
+    return None if grid is None else grid.rates
 
 
 def _grid(history: pd.DataFrame) -> _Grid | None:

@@ -13,6 +13,7 @@ from batchscope.analysis.panel import Panel
 from batchscope.analysis.probe_cost import probe_cost
 from batchscope.analysis.results import Analysis, StudyFacts, SummaryRow
 from batchscope.analysis.settings import Settings
+from batchscope.analysis.to_target_findings import to_target_notes
 from batchscope.analysis.words import Sentence, count, listed, number, quantity_name, some
 from batchscope.spec import UntilCi
 
@@ -45,6 +46,7 @@ def draw_notes(
         *_decomposition(analysis, panel),
         *_not_computed(analysis),
         *_probe_cost(panel),
+        *to_target_notes(analysis),
     )
 
 

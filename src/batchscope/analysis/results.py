@@ -13,6 +13,7 @@ from batchscope.analysis.estimates import Decomposition, DecompositionRow, Estim
 from batchscope.analysis.facts import End, StageSpan, StudyFacts
 from batchscope.analysis.learning_rates import LearningRatePoint, LearningRates, Optimism
 from batchscope.analysis.targets import TargetRow
+from batchscope.analysis.to_target_results import UpdatesToTarget
 from batchscope.analysis.words import Figure, Sentence
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "TargetRow",
     "Trend",
     "UpdatesShare",
+    "UpdatesToTarget",
 ]
 
 
@@ -295,6 +297,7 @@ class Analysis:
             their ends come last.
         learning_rates: At which learning rates batch sizes were compared.
         targets: By stage, then batch size, for stages that end at a target.
+        updates_to_target: One for each target that was asked for, over the trials of all learning rates.
         decomposition: What the observed gap is made of, where the history has probes.
         comparisons: By quantity (the metric, then the gap), then batch size.
         trend: The metric's, then the gap's where there is one.
@@ -311,6 +314,7 @@ class Analysis:
     summary: tuple[SummaryRow, ...]
     learning_rates: LearningRates
     targets: tuple[TargetRow, ...]
+    updates_to_target: tuple[UpdatesToTarget, ...]
     decomposition: Decomposition
     comparisons: tuple[Comparison, ...]
     trend: tuple[Trend, ...]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from batchscope.errors import HistoryError
-from batchscope.recipe import Budget
+from batchscope.recipe import Budget, TargetSpec
 from batchscope.spec import UntilCi
 
 __all__ = ["Budget", "Plan", "RecipeFacts", "Settings", "Target"]
@@ -29,6 +29,8 @@ class Settings:
         confidence: Coverage of all intervals, between 0 and 1.
         resamples: Number of bootstrap resamples, at least 100.
         seed: Of the bootstrap, so that the same history gives the same interval.
+        targets: To which the updates of each trial are counted, each once; none without having been asked
+            for.
 
     Raises:
         HistoryError: A value lies outside its range.
@@ -40,6 +42,7 @@ class Settings:
     confidence: float = 0.95
     resamples: int = 1000
     seed: int = 0
+    targets: tuple[TargetSpec, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.margin > 0:

@@ -19,6 +19,7 @@ from batchscope.analysis.results import (
     SummaryRow,
     Trend,
 )
+from batchscope.analysis.to_target_findings import to_target_sentences
 from batchscope.analysis.words import (
     MOST_LISTED,
     Figure,
@@ -47,7 +48,8 @@ def draw_verdict(analysis: Analysis) -> tuple[Sentence, ...]:
     First `batchscope.analysis.headline.headline`, and what the gap is made of where probes tell
     (`batchscope.analysis.gap_finding`), ahead of it where that is for the most part not
     generalization; then what to do (`recommended`, `cannot_tell`);
-    which batch sizes reached their target (`target_reached`, `target_missed`);
+    which batch sizes reached their target (`target_reached`, `target_missed`), and how updates to a target
+    that was asked for scale (`batchscope.analysis.to_target_findings`);
     what puts the data in doubt (`learning_rates_mixed`, `diverged`, `replicates_flagged`); what
     holds up statistically (`comparison_*`, `trend_*`); the other stages (`stage_share`); how
     replicates scatter (`spread_*`, `replicates_alike`); and how far to trust it (`few_replicates`,
@@ -62,6 +64,7 @@ def draw_verdict(analysis: Analysis) -> tuple[Sentence, ...]:
         _opening,
         _recommendation,
         target_sentences,
+        to_target_sentences,
         mixed_sentences,
         _diverged,
         _flagged,

@@ -17,6 +17,7 @@ __all__ = [
     "HOVER",
     "batch_size_axis",
     "batch_size_colour",
+    "count_axis",
     "epoch_axis",
     "hover_points",
     "inline",
@@ -117,6 +118,23 @@ def updates_axis(updates: pd.Series, title: str) -> alt.X:
     domain = [low / 1.15, max(high, low) * 1.15]
     return alt.X(
         "updates:Q",
+        title=f"{title} (log scale)",
+        scale=alt.Scale(type="log", domain=domain, nice=False),
+        axis=alt.Axis(format=",d", values=_one_two_five(*domain), labelOverlap=True),
+    )
+
+
+def count_axis(field: str, title: str, values: pd.Series) -> alt.Y:
+    """Counts upwards on a logarithmic axis with ticks at 1, 2 and 5 times powers of ten.
+
+    Args:
+        field: Column of the data.
+        title: What is counted.
+        values: All that the axis must hold, above 0.
+    """
+    domain = [float(values.min()) / 1.3, float(values.max()) * 1.3]
+    return alt.Y(
+        f"{field}:Q",
         title=f"{title} (log scale)",
         scale=alt.Scale(type="log", domain=domain, nice=False),
         axis=alt.Axis(format=",d", values=_one_two_five(*domain), labelOverlap=True),

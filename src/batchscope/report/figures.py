@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from functools import partial
+from string import ascii_uppercase
 
 import pandas as pd
 
@@ -19,12 +21,11 @@ from batchscope.report.means import means_figure, means_info
 from batchscope.report.replicates import replicates_figure, replicates_info
 from batchscope.report.spread import spread_figure, spread_info
 from batchscope.report.terms import terms_figure, terms_info
+from batchscope.report.to_target import to_target_figure, to_target_infos
 from batchscope.report.together import together_figure, together_info
 from batchscope.report.updates import updates_figure, updates_info
 
 __all__ = ["all_figures", "history_figures"]
-
-_LABELS = "EFGHIJ"
 
 
 def history_figures(history: pd.DataFrame, facts: StudyFacts | None = None) -> tuple[Figure, ...]:
@@ -67,5 +68,15 @@ def all_figures(history: pd.DataFrame, analysis: Analysis | None) -> tuple[Figur
     made += [partial(lag_figure, lag)] if lag is not None else []
     made += [partial(spread_figure, spread)] if spread is not None else []
     made += [partial(learning_rates_figure, rates)] if rates is not None else []
-    found += [figure(label) for figure, label in zip(made, _LABELS, strict=False)]
+    made += [
+        partial(to_target_figure, info, number)
+        for number, info in enumerate(to_target_infos(analysis), start=1)
+    ]
+    found += [figure(label) for figure, label in zip(made, _labels(), strict=False)]
     return tuple(found)
+
+
+def _labels() -> Iterator[str]:
+    """What the figures after D are called: E to Z, then AA, AB and so on."""
+    yield from ascii_uppercase[4:]
+    yield from ("".join(pair) for pair in itertools.product(ascii_uppercase, repeat=2))

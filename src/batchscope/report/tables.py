@@ -20,6 +20,7 @@ from batchscope.report.table import (
     range_text,
     whole_cell,
 )
+from batchscope.report.to_target_tables import critical_table, to_target_tables
 from batchscope.report.words import figure_text
 
 __all__ = ["Cell", "Table", "analysis_tables", "summary_of"]
@@ -32,6 +33,8 @@ def analysis_tables(analysis: Analysis) -> tuple[Table, ...]:
     tables = (
         summary_of(analysis),
         target_table(analysis),
+        *to_target_tables(analysis),
+        critical_table(analysis),
         learning_rate_table(analysis),
         _decomposition(analysis),
         _comparisons(analysis),
