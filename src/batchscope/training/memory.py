@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from batchscope.errors import TrainingError
 
-__all__ = ["shortage_told"]
+__all__ = ["shortage_of", "shortage_told"]
 
 # Python's and NumPy's, TensorFlow's, and PyTorch's; by name, since a backend need not be installed.
 _SHORTAGES = frozenset({"MemoryError", "ResourceExhaustedError", "OutOfMemoryError"})
@@ -31,12 +31,18 @@ def shortage_told(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not _is_shortage(error):
+        told = shortage_of(error)
+        if told is None:
             raise
         raise TrainingError(
-            f"{what} needs more memory than this process may have ({_first_line(error)}); run fewer workers "
+            f"{what} needs more memory than this process may have ({told}); run fewer workers "
             "at a time (--workers 1), give more memory, or take smaller batches; the same command tries again"
         ) from error
+
+
+def shortage_of(error: Exception) -> str | None:
+    """The first line of an error that says that memory ran out; None of any other."""
+    return _first_line(error) if _is_shortage(error) else None
 
 
 def _is_shortage(error: Exception) -> bool:

@@ -20,7 +20,7 @@ from batchscope.spec import Stage, Study
 from batchscope.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from batchscope.training.cut import find_cut
 from batchscope.training.features import NOTHING_KEPT, FeatureStore
-from batchscope.training.feeding import Examples, Feeding, make_feeding
+from batchscope.training.feeding import Examples, Feeding, ImageFeeding, make_feeding
 from batchscope.training.initial import initial_values
 from batchscope.training.inputs import make_feed
 from batchscope.training.loops import Figures, OnStep
@@ -104,31 +104,37 @@ class Trainer:
         """The layers, holding the weights of the trial that ran last."""
         return self._network
 
-    def measure(self, seconds: float) -> float:
-        """Trains on nothing for a while, to see how fast that goes here and now.
+    @property
+    def batch_sizes(self) -> list[int]:
+        """Those of the study."""
+        return self._study.batch_sizes
 
-        Args:
-            seconds: How long, about; evenly spent on the stages.
+    def stages(self, trial: Trial) -> tuple[StageSchedule, ...]:
+        """The stages of a trial as they are laid out."""
+        return self._schedule(trial.batch_size, trial.learning_rate)
 
-        Returns:
-            Examples per second over a whole trial of the smallest batch size, without what is done
-            once for all trials.
-        """
-        stages = self._schedule(min(self._study.batch_sizes))
-        times = [self._seconds_per_example(planned, seconds / len(stages)) for planned in stages]
-        # Of a stage whose length is not known ahead, an epoch counts.
-        examples = [planned.examples or planned.examples_per_epoch for planned in stages]
-        return sum(examples) / sum(count * each for count, each in zip(examples, times, strict=True))
+    def begin(self, trial: Trial) -> None:
+        """Sets the weights that a trial begins with."""
+        assign(self._variables, self._initial_weights(trial.replicate))
 
-    def _seconds_per_example(self, planned: StageSchedule, seconds: float) -> float:
+    def enter(self, planned: StageSchedule) -> StageProgram:
+        """Makes a stage ready to train from its first update on."""
         program = self._program(planned)
         program.enter(self._network, planned, None)
-        source, batch_size = program.blank(_MEASURED_BATCHES * planned.forward_batch), planned.forward_batch
-        order, done, start = np.arange(len(source)), 0, time.perf_counter()
-        while done == 0 or time.perf_counter() - start < seconds:
-            program.loop.train(source, order, batch_size)
-            done += len(source)
-        return (time.perf_counter() - start) / done
+        return program
+
+    def shown(self, planned: StageSchedule) -> Source:
+        """What a stage is fed in a first epoch; where these are ready features, zeros of their shape."""
+        feeding = self._feeding_of(planned)
+        if isinstance(feeding, ImageFeeding):
+            return feeding.training(replicate=1, epoch=1)
+        return self._program(planned).blank(len(self._examples.training))
+
+    def end_stage(self, planned: StageSchedule, trial: Trial, shown: Source) -> None:
+        """Validates, and probes where the study does, as at the end of a stage; keeps nothing of it."""
+        self._validate(planned, trial)
+        if self._study.probes != "none":
+            self._probe(planned, trial, shown, stale_weight=1.0)
 
     def run(
         self,
@@ -165,7 +171,7 @@ class Trainer:
         if saved is not None and not (saved.study == self._digest and _follows(saved, trial, stored_epochs)):
             saved = None
         if saved is None:
-            assign(self._variables, self._initial_weights(trial.replicate))
+            self.begin(trial)
             last: EpochRecord = _START
             starts: tuple[StageStart, ...] = ()
         else:
@@ -175,8 +181,7 @@ class Trainer:
                 yield last
         order = _Order(trial, checkpoint, on_batch)
         optimizer = None if saved is None else saved.optimizer
-        stages = self._schedule(trial.batch_size, trial.learning_rate)
-        for planned in stages[max(len(starts) - 1, 0) :]:
+        for planned in self.stages(trial)[max(len(starts) - 1, 0) :]:
             if optimizer is None:
                 starts = (*starts, StageStart(last.epoch, last.updates, last.seconds))
             for record in self._stage_records(planned, order, starts, last, optimizer):
@@ -355,7 +360,6 @@ def _reporter(stage: str, epoch: int, total: int, on_batch: OnBatch) -> OnStep:
     return on_step
 
 
-_MEASURED_BATCHES = 4
 _START = EpochRecord(
     stage="",
     epoch=0,
