@@ -24,9 +24,9 @@ from batchscope.studies import expanded, load_study
 if TYPE_CHECKING:
     import pandas as pd
 
-    from batchscope.analysis import Analysis
+    from batchscope.analysis import Analysis, Sizing
 
-__all__ = ["Run", "load", "resolve", "run"]
+__all__ = ["Run", "load", "probe", "resolve", "run"]
 
 
 @dataclass(frozen=True)
@@ -203,6 +203,61 @@ def run(
         if not result.history.empty:
             result.write_report()
     return result
+
+
+def probe(
+    study: str | Path | AnyStudy | Mapping[str, Any],
+    *,
+    batch_sizes: tuple[int, int] = (16, 1024),
+    most: int | None = None,
+    data: str | Path | None = None,
+    weights: str | None = None,
+    limit: int | None = None,
+    changes: Mapping[str, Any] | None = None,
+    seconds: float = 3.0,
+    watcher: Watcher | None = None,
+) -> Sizing:
+    """Finds which batch sizes fit in memory and how fast each trains, without running a study.
+
+    From the smallest on each batch size is doubled until one does not fit, then the way between is halved.
+    Each is tried in a process of its own: every stage is trained for a while and ended with validation and
+    probes, as in a trial. Nothing is kept.
+
+    Args:
+        study: A built-in study's name, a study file, a `Study` that Keras trains, or what a file would
+            hold; its own batch sizes do not matter.
+        batch_sizes: The smallest and the largest.
+        most: No larger one is tried either.
+        data: As in `DataSpec.source`.
+        weights: As in `ModelSpec.weights`.
+        limit: Use a stratified subset of this many examples.
+        changes: Further dotted keys and values, as for `run`.
+        seconds: To train each stage at each batch size, about.
+        watcher: Told of the course; default: nobody.
+
+    Returns:
+        What was measured, and which batch sizes are worth considering.
+
+    Raises:
+        BatchscopeError: The study cannot be trained, whatever the batch size.
+    """
+    from batchscope.analysis.sizing import size_up
+    from batchscope.running.sizing import SizingOptions, try_sizes
+
+    low, high = batch_sizes
+    options = SizingOptions(low, high, most, seconds)
+    shortcuts = {
+        "data.source": None if data is None else str(data),
+        "model.weights": weights,
+        "data.limit": limit,
+    }
+    given = [(key, value) for key, value in shortcuts.items() if value is not None]
+    resolved = resolve(study, [*given, *(changes or {}).items()])
+    if not isinstance(resolved, Study):
+        rule = "must be one that Keras trains, for training code of one's own cannot be asked to keep nothing"
+        raise StudyError(resolved.name, [Problem("study", rule)])
+    with watcher or Silent() as told:
+        return size_up(try_sizes(resolved, options, told))
 
 
 def load(folder: str | Path) -> Run:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from batchscope.cli_probe import probe
 from batchscope.errors import BatchscopeError, Problem, StudyError
 
 if TYPE_CHECKING:
@@ -251,6 +252,9 @@ def analyze(
         from batchscope.report.terminal import print_analysis
 
         print_analysis(content.analysis, Console())
+
+
+app.command()(probe)
 
 
 @app.command()

@@ -9,7 +9,7 @@ from typing import Literal
 from batchscope.errors import HistoryError
 from batchscope.recipe import Budget
 
-__all__ = ["Budget", "Plan", "RecipeFacts", "Settings", "Target"]
+__all__ = ["Budget", "Plan", "RecipeFacts", "Settings", "Target", "WorkersUsed"]
 
 Rule = Literal["linear", "sqrt"]
 
@@ -88,6 +88,19 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class WorkersUsed:
+    """How trials shared a machine.
+
+    Attributes:
+        workers: Trials at a time.
+        threads: Of each.
+    """
+
+    workers: int
+    threads: int
+
+
+@dataclass(frozen=True)
 class RecipeFacts:
     """What is known about the recipe beyond its history.
 
@@ -97,8 +110,10 @@ class RecipeFacts:
         learning_rate_rule: By which it was scaled with batch size, if it was; this is no tuning.
         plan: How long the study trains. None leaves it to the history, see
             `batchscope.analysis.ends.find_ends`.
+        workers: How the trials shared the machine, each way once; empty where nobody knows.
     """
 
     learning_rate_retuned: bool | None = None
     learning_rate_rule: Rule | None = None
     plan: Plan | None = None
+    workers: tuple[WorkersUsed, ...] = ()

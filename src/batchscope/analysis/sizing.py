@@ -146,7 +146,8 @@ def size_up(tried: SizesTried) -> Sizing:
     fitting = [row for row in rows if row.fits]
     roomy = [row.batch_size for row in fitting if row.memory is not None and row.memory.share <= MARGIN]
     fastest = max(paces, key=lambda size: paces[size].median, default=None)
-    saturated, perhaps = None, ()
+    saturated: int | None = None
+    perhaps: tuple[int, ...] = ()
     if fastest is not None:
         wanted = FAST * paces[fastest].median
         saturated = min(size for size, pace in paces.items() if pace.median >= wanted)

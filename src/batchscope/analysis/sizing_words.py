@@ -15,8 +15,10 @@ def advice(found: Sizing) -> Sentence:
     """Says which batch sizes are possible and worth considering, with the figures."""
     smallest = found.rows[0]
     if found.largest is None or found.fastest is None or found.saturated is None:
-        text = f"Batch size {smallest.batch_size} does not fit in memory ({smallest.reason}); try smaller ones."
-        return Sentence("none_fits", text, (("batch_size", smallest.batch_size),))
+        text = (
+            f"Batch size {smallest.batch_size} does not fit in memory ({smallest.reason}); try smaller ones"
+        )
+        return Sentence("none_fits", f"{text}.", (("batch_size", smallest.batch_size),))
     parts = [_of_memory(found), _of_throughput(found, found.saturated, found.fastest)]
     if found.doubling_pays_to is not None:
         parts.append(_of_doubling(found, found.doubling_pays_to))
@@ -36,7 +38,7 @@ def _of_memory(found: Sizing) -> str:
     beyond = (
         f"{found.too_large:,} does not fit"
         if found.too_large is not None
-        else f"larger ones than {found.bound:,} were not tried, {found.bound_by}"
+        else f"{found.bound:,} is {found.bound_by}; none above it was tried"
     )
     if found.recommended is None:
         use = found.row(largest).memory
@@ -48,7 +50,7 @@ def _of_memory(found: Sizing) -> str:
         return f"Batch size {largest:,} is the largest that was trained with ({beyond}), but {why}"
     room = _of_limit(found.row(found.recommended).memory)
     if found.recommended == largest:
-        return f"Batch size {largest:,} was trained with and is the largest that is safe, at {room} ({beyond})"
+        return f"Batch size {largest:,} was trained with and leaves room, at {room} ({beyond})"
     return (
         f"Batch size {found.recommended:,} is the largest within {percent(MARGIN)} of the memory, at {room} "
         f"({largest:,} was trained with, too, at {_of_limit(found.row(largest).memory)}; {beyond})"
@@ -66,24 +68,24 @@ def _of_throughput(found: Sizing, saturated: int, fastest: int) -> str:
     best = found.row(fastest).pace
     if pace is None or best is None:
         raise TypeError("a batch size that was trained with must have a pace")
-    told = f"throughput stops growing at {saturated:,} ({of_quantity(pace.median)} examples/s"
+    grows = saturated == found.largest and saturated > found.rows[0].batch_size
+    verb = "grows up to" if grows else "stops growing at"
+    told = f"throughput {verb} {saturated:,} ({of_quantity(pace.median)} examples/s"
     if fastest != saturated:
         told += f", within {percent(1 - FAST)} of the {of_quantity(best.median)} at {fastest:,}"
     if found.perhaps_saturated:
         told += f"; by the spread of the blocks perhaps at {found.perhaps_saturated[0]:,} already"
-    if saturated == found.largest and saturated > found.rows[0].batch_size:
-        told = told.replace("stops growing at", "grows up to", 1)
     return f"{told})"
 
 
 def _of_doubling(found: Sizing, size: int) -> str:
-    sizes = {row.batch_size: row for row in found.rows if row.fits}
-    if 2 * size not in sizes:
+    fits = {row.batch_size: row for row in found.rows if row.fits}
+    if 2 * size not in fits:
         return f"each doubling up to {size:,} pays"
-    growth = sizes[2 * size].growth
+    told = "pays no more from" if size > found.rows[0].batch_size else "does not pay from"
     return (
-        f"doubling pays up to {size:,}, where the next one multiplies throughput by {growth:.2f} "
-        f"(perfect is 2, at least {PAYS:g} counts as paying)"
+        f"doubling {told} {size:,} on: to {2 * size:,} it multiplies throughput by "
+        f"{fits[2 * size].growth:.2f} (perfect is 2, and from {PAYS:g} on it pays)"
     )
 
 
@@ -92,15 +94,15 @@ def sizing_notes(found: Sizing) -> tuple[Sentence, ...]:
     notes = [
         Sentence(
             "one_worker",
-            f"Measured with one worker of {dict(found.facts).get('threads', '?')} threads that had the machine "
-            "to itself, as far as nothing else ran; trials side by side share cores and memory.",
+            f"Measured with one worker of {dict(found.facts).get('threads', '?')} threads, and whatever else "
+            "the machine was doing; trials that run side by side share its cores and its memory.",
         ),
         Sentence("no_accuracy", "What a batch size does to accuracy is not told; that takes a run."),
     ]
     kinds = {row.memory.kind for row in found.rows if row.memory is not None}
     if kinds - {"resident"}:
-        text = f"Batch sizes are judged by {listed(sorted(map(memory_name, kinds)))}, which is nearest its limit."
-        notes.append(Sentence("judged_by", text))
+        nearest = listed(sorted(map(memory_name, kinds)))
+        notes.append(Sentence("judged_by", f"What is nearest to its limit here is {nearest}."))
     return tuple(notes)
 
 

@@ -170,9 +170,7 @@ def search(low: int, bound: Bound, try_size: Callable[[int], TriedSize]) -> list
     return sorted(tried, key=lambda one: one.batch_size)
 
 
-def _between(
-    fits: int, fails: int, step: int, try_size: Callable[[int], TriedSize]
-) -> list[TriedSize]:
+def _between(fits: int, fails: int, step: int, try_size: Callable[[int], TriedSize]) -> list[TriedSize]:
     tried = []
     while fails - fits > max(step, fits // _CLOSE):
         middle = (fits + fails) // 2
@@ -210,18 +208,18 @@ class _Bench:
         features = self.place / "features"
         room = room_for_features(self.place, _ROOM)
         set_up = SetUp(at_batch_size(self.study, batch_size), self.place / "data", features, room)
-        rates = self.study.grid or [None]
+        rate = None if self.study.grid is None else self.study.grid[0]
         with Pool(set_up, self.place / "logs" / str(batch_size)) as pool:
             memory = look_around().memory
             worker = pool.start(self.threads)
             answer = self._heard(pool, worker)
             if isinstance(answer, Ready):
                 self.facts = answer.facts
-                worker.tell(Rehearse(Trial(batch_size, 1, rates[0]), self.seconds, memory))
+                worker.tell(Rehearse(Trial(batch_size, 1, rate), self.seconds, memory))
                 answer = self._heard(pool, worker)
         tried = _as_tried(batch_size, answer)
-        pace = "does not fit in memory" if not tried.fits else "trained"
-        self.watcher.note(f"batch size {batch_size}: {pace}{'' if tried.fits else f' ({tried.reason})'}")
+        told = "trained" if tried.fits else f"does not fit in memory ({tried.reason})"
+        self.watcher.note(f"batch size {batch_size:,}: {told}")
         return tried
 
     def _heard(self, pool: Pool, worker: Worker) -> Message:
@@ -260,4 +258,3 @@ def at_batch_size(study: Study, batch_size: int) -> Study:
     if not isinstance(resolved, Study):
         raise TypeError(f"a study of Keras must stay one, but became {resolved!r}")
     return resolved
-

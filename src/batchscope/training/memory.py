@@ -41,8 +41,8 @@ def shortage_told(what: str) -> Iterator[None]:
 
 
 def shortage_of(error: Exception) -> str | None:
-    """The first line of an error that says that memory ran out; None of any other."""
-    return _first_line(error) if _is_shortage(error) else None
+    """The line by which an error says that memory ran out; None of any other error."""
+    return _telling_line(error) if _is_shortage(error) else None
 
 
 def _is_shortage(error: Exception) -> bool:
@@ -52,5 +52,7 @@ def _is_shortage(error: Exception) -> bool:
     return bool(names & _SHORTAGES) or any(words in str(error) for words in _WORDS)
 
 
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def _telling_line(error: Exception) -> str:
+    """The line that says what could not be had, where there is one; TensorFlow's comes late."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return next((line for line in lines if "alloc" in line), lines[0])

@@ -46,7 +46,7 @@ class MemoryMeter:
         reset_peaks()
 
     def uses(self) -> tuple[MemoryUse, ...]:
-        """What was taken since; of the address space, since the process began and only where it is limited."""
+        """What was taken since; of an address space, where it is limited, since the process began."""
         return tuple(
             MemoryUse(kind, self._idle[kind].now, level.peak, self._limits[kind])
             for kind, level in _levels().items()

@@ -27,7 +27,8 @@ def examples_per_second(trainer: Trainer, seconds: float) -> float:
         seconds: How long, about; evenly spent on the stages.
 
     Returns:
-        Examples per second over a whole trial of the smallest batch size, without what is done once for all trials.
+        Examples per second over a whole trial of the smallest batch size, without what is done once
+        for all trials.
     """
     stages = trainer.stages(Trial(min(trainer.batch_sizes), replicate=1))
     times = [_seconds_per_example(trainer, planned, seconds / len(stages)) for planned in stages]
@@ -109,7 +110,7 @@ def time_blocks(
     block = 1
     while timed(block) < seconds / _BLOCKS and block < most:
         block = min(2 * block, most)
-    times = []
+    times: list[float] = []
     spent = 0.0
     while spent < seconds or len(times) < _FEWEST_BLOCKS:
         took = timed(block)
