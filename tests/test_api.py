@@ -58,6 +58,7 @@ def test_the_public_names_are_chosen():
         "TrialHandle",
         "WeightsError",
         "load",
+        "probe",
         "run",
     ]
     for name in batchscope.__all__:

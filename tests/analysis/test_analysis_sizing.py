@@ -18,7 +18,11 @@ GB = 10**9
 
 
 def stage_pace(
-    seconds: Sequence[float], peak: int = GB, limit: int | None = 10 * GB, name: str = "one", examples: int = 100
+    seconds: Sequence[float],
+    peak: int = GB,
+    limit: int | None = 10 * GB,
+    name: str = "one",
+    examples: int = 100,
 ) -> StagePace:
     use = MemoryUse("resident", GB // 2, peak, limit)
     return StagePace(name, examples, block=4, seconds=tuple(seconds), memory=(use,))
@@ -137,9 +141,9 @@ def test_the_advice_is_one_sentence_with_its_figures():
     )
     assert advice(found).text == (
         "Batch size 64 is the largest within 90% of the memory, at 4.00 GB of 10.00 GB of memory (128 was "
-        "trained with, too, at 9.50 GB of 10.00 GB of memory; 144 does not fit); throughput stops growing at 64 "
-        "(286 examples/s, within 5% of the 300 at 128); doubling pays no more from 64 on: to 128 it multiplies "
-        "throughput by 1.05 (perfect is 2, and from 1.5 on it pays)."
+        "trained with, too, at 9.50 GB of 10.00 GB of memory; 144 does not fit); throughput stops growing "
+        "at 64 (286 examples/s, within 5% of the 300 at 128); doubling pays no more from 64 on: to 128 it "
+        "multiplies throughput by 1.05 (perfect is 2, and from 1.5 on it pays)."
     )
     assert dict(advice(found).figures) == {
         "recommended": 64,
@@ -154,9 +158,9 @@ def test_the_advice_is_one_sentence_with_its_figures():
 def test_where_all_fit_the_advice_tells_the_bound():
     found = sized({16: 100.0, 32: 190.0})
     assert advice(found).text == (
-        "Batch size 32 was trained with and leaves room, at 1.00 GB of 10.00 GB of memory (4,096 is the end of "
-        "the range that was asked for; none above it was tried); throughput grows up to 32 (190 examples/s); each "
-        "doubling up to 32 pays."
+        "Batch size 32 was trained with and leaves room, at 1.00 GB of 10.00 GB of memory (4,096 is the end "
+        "of the range that was asked for; none above it was tried); throughput grows up to 32 (190 "
+        "examples/s); each doubling up to 32 pays."
     )
 
 

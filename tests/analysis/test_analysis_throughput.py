@@ -1,4 +1,4 @@
-"""Throughput of a history: against a slow plain loop and SciPy's interval, on planted and degenerate input."""
+"""Throughput of a history: against a slow plain loop and SciPy's interval, on planted and bad input."""
 
 from __future__ import annotations
 
@@ -132,13 +132,13 @@ def notes(*workers: WorkersUsed) -> list[str]:
 def test_how_trials_shared_the_machine_is_said():
     assert notes() == []
     assert notes(WorkersUsed(1, 8)) == ["Throughput is that of trials in 1 worker of 8 threads."]
-    assert notes(WorkersUsed(2, 4)) == [
-        "Throughput is that of trials in 2 workers of 4 threads: trials that ran side by side took cores and "
-        "memory from each other."
-    ]
+    beside = "trials that ran side by side took cores and memory from each other."
+    assert notes(WorkersUsed(2, 4)) == [f"Throughput is that of trials in 2 workers of 4 threads: {beside}"]
+    several = (
+        "1 worker of 8 threads and 8 workers of 1 thread, one after the other, and not told apart by these"
+    )
     assert notes(WorkersUsed(1, 8), WorkersUsed(8, 1)) == [
-        "Throughput is that of trials in 1 worker of 8 threads and 8 workers of 1 thread, one after the other, "
-        "and not told apart by these: trials that ran side by side took cores and memory from each other."
+        f"Throughput is that of trials in {several}: {beside}"
     ]
 
 

@@ -17,7 +17,7 @@ import pytest
 
 import batchscope
 from batchscope.history import read_history
-from batchscope.records import EpochRecord, Trial, TrialState
+from batchscope.records import PEAK_MEMORY, EpochRecord, Trial, TrialState
 from batchscope.running import run
 from batchscope.running.folder import RunFolder
 from batchscope.running.machine import Machine
@@ -91,7 +91,8 @@ def disturb(tmp_path_factory: pytest.TempPathFactory) -> Disturbed:
 
 
 def without_time(history: pd.DataFrame) -> pd.DataFrame:
-    return history.drop(columns=[name for name in history.columns if name.endswith("seconds")])
+    clocks = [name for name in history.columns if name.endswith("seconds") or name == PEAK_MEMORY]
+    return history.drop(columns=clocks)
 
 
 def test_the_history_has_a_row_for_each_trial_and_epoch(whole: batchscope.Run):

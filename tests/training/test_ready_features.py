@@ -18,6 +18,7 @@ from batchscope.training.features import FeatureStore
 from batchscope.training.feeding import make_feeding
 from batchscope.training.loops import CompiledLoop, FitLoop
 from batchscope.training.prefix import Prefix
+from batchscope.training.rehearsal import examples_per_second
 from batchscope.training.scaling import make_scaling
 from batchscope.training.trial import Trainer
 from tiny import TRAINING, stage, tiny_data

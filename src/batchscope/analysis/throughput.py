@@ -89,6 +89,7 @@ def _row(panel: Panel, stage: int, index: int, confidence: float) -> ThroughputR
         return np.where(used.any(axis=1), sums, np.nan)
 
     seconds = total("seconds")
+    seconds = np.where(seconds > 0, seconds, np.nan)  # a clock that is too coarse tells nothing
     updates = None
     if "updates" in steps:
         updates = estimate(_ratio(seconds, total("updates")), confidence)
@@ -122,7 +123,7 @@ def _steps(panel: Panel, name: str) -> Floats:
 
 
 def _ratio(numerator: Floats, denominator: Floats) -> Floats:
-    """NaN where the denominator is not above 0, as of clocks that are too coarse."""
+    """NaN where the denominator is not above 0."""
     ratio: Floats = np.divide(
         numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 0
     )

@@ -150,8 +150,8 @@ def sizing_info(found: Sizing) -> PaceInfo | None:
         finding=panels[0],
         name="Throughput",
         caption="Left: examples per second over a whole trial, median over blocks of updates with its "
-        "interval; dashed, in proportion to batch size from the smallest on. Right: the most memory of the process; "
-        "dashed, how much there is, where that is near.",
+        "interval; dashed, in proportion to batch size from the smallest on. Right: the most memory of the "
+        "process; dashed, how much there is, where that is near.",
     )
 
 

@@ -96,9 +96,10 @@ class KerasRecipe:
         """Trains a trial; each record tells the most memory since the trial began in this process."""
         from batchscope.training.memory_use import peak_since_reset, reset_peaks
 
-        on_batch, told = _throttled(line), reset_peaks()
+        on_batch, reset = _throttled(line), reset_peaks()
         for record in self.trainer.run(command.trial, command.checkpoint, command.stored_epochs, on_batch):
-            memory = {PEAK_MEMORY: float(peak_since_reset())} if told else {}
+            peak = peak_since_reset() if reset else None
+            memory = {} if peak is None else {PEAK_MEMORY: float(peak)}
             line.store(replace(record, probes={**record.probes, **memory}))
 
     def measure(self, seconds: float) -> float:

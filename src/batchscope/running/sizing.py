@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -100,16 +101,11 @@ def try_sizes(study: Study, options: SizingOptions, watcher: Watcher) -> SizesTr
         share, seed = study.data.selection_share, study.data.split_seed
         choosing = len(selection_rows(dataset.labels, split.validation, share, seed))
     bound = bound_of(study, options, len(split.training), len(split.validation) - choosing)
-    with tempfile.TemporaryDirectory(prefix="batchscope-probe-", ignore_cleanup_errors=True) as folder:
-        place = Path(folder)
+    with _bench(study, options.seconds, watcher) as bench:
         try:
-            TrainingData(dataset.inputs, dataset.labels, split, dataset.classes).save(place / "data")
+            TrainingData(dataset.inputs, dataset.labels, split, dataset.classes).save(bench.data)
         except OSError as error:
-            raise TrainingError(
-                f"{place}: the data must find room here, but: {error}; make room, use fewer (--limit) or set "
-                "TMPDIR to another folder"
-            ) from error
-        bench = _Bench(study, options.seconds, place, watcher)
+            raise _no_room(bench.place, error) from error
         tried = search(options.low, bound, bench.try_size)
     facts = {**surroundings(), "threads": str(bench.threads), **bench.facts}
     return SizesTried(study.name, tuple(tried), bound.size, bound.reason, facts)
@@ -187,7 +183,7 @@ class _Bench:
     Attributes:
         study: The study.
         seconds: To train each stage.
-        place: Folder of the data, for features and logs.
+        place: Folder for data, features and logs.
         watcher: Told of each batch size.
         threads: Of a worker.
         facts: What workers tell when they are set up; empty before the first is.
@@ -203,11 +199,16 @@ class _Bench:
     def __post_init__(self) -> None:
         self.threads = look_around().cores
 
+    @property
+    def data(self) -> Path:
+        """Folder of the prepared examples."""
+        return self.place / "data"
+
     def try_size(self, batch_size: int) -> TriedSize:
         """Trains with a batch size, in a process that ends with it."""
         features = self.place / "features"
         room = room_for_features(self.place, _ROOM)
-        set_up = SetUp(at_batch_size(self.study, batch_size), self.place / "data", features, room)
+        set_up = SetUp(at_batch_size(self.study, batch_size), self.data, features, room)
         rate = None if self.study.grid is None else self.study.grid[0]
         with Pool(set_up, self.place / "logs" / str(batch_size)) as pool:
             memory = look_around().memory
@@ -242,6 +243,24 @@ def _as_tried(batch_size: int, answer: Message) -> TriedSize:
         case TooLarge(reason):
             return TriedSize(batch_size, (), reason)
     raise TypeError(f"a worker must say what it measured, but said {answer!r}")
+
+
+@contextmanager
+def _bench(study: Study, seconds: float, watcher: Watcher) -> Iterator[_Bench]:
+    """A bench with a folder that is there as long as it is."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="batchscope-probe-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise _no_room("the temporary folder", error) from error
+    with folder as place:
+        yield _Bench(study, seconds, Path(place), watcher)
+
+
+def _no_room(where: object, error: OSError) -> TrainingError:
+    return TrainingError(
+        f"{where}: the data must find room here, but: {error}; make room, use fewer (--limit) or set TMPDIR "
+        "to another folder"
+    )
 
 
 def at_batch_size(study: Study, batch_size: int) -> Study:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,6 +15,8 @@ __all__ = ["shortage_of", "shortage_told"]
 _SHORTAGES = frozenset({"MemoryError", "ResourceExhaustedError", "OutOfMemoryError"})
 # How JAX, and PyTorch on a CPU, begin or word an error that is of a wider kind.
 _WORDS = ("RESOURCE_EXHAUSTED", "can't allocate memory")
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # of terminals, in which TensorFlow writes
 
 
 @contextmanager
@@ -54,5 +57,6 @@ def _is_shortage(error: Exception) -> bool:
 
 def _telling_line(error: Exception) -> str:
     """The line that says what could not be had, where there is one; TensorFlow's comes late."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    plain = _COLOURS.sub("", str(error))
+    lines = [line.strip() for line in plain.splitlines() if line.strip()] or [type(error).__name__]
     return next((line for line in lines if "alloc" in line), lines[0])

@@ -67,10 +67,14 @@ def reset_peaks() -> bool:
     return False
 
 
-def peak_since_reset() -> int:
-    """The most bytes since `reset_peaks`: of the GPU where one is used, else of the machine's memory."""
+def peak_since_reset() -> int | None:
+    """The most bytes since `reset_peaks`: of the GPU where one is used, else of the machine's memory.
+
+    None where the system does not tell.
+    """
     levels = _levels()
-    return levels["gpu" if "gpu" in levels else "resident"].peak
+    level = levels.get("gpu", levels.get("resident"))
+    return None if level is None else level.peak
 
 
 def _levels() -> Mapping[str, _Level]:
