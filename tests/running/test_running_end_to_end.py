@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
@@ -108,6 +109,9 @@ def test_the_history_has_a_row_for_each_trial_and_epoch(whole: batchscope.Run):
     assert history["train_loss"].nunique() == 8
     assert history["train_loss"].between(0.05, 5).all()
     assert history["val_accuracy"].between(0, 1).all()
+    # A process with TensorFlow takes hundreds of megabytes; where nothing is reset there is no such column.
+    assert (PEAK_MEMORY in history.columns) == sys.platform.startswith("linux")
+    assert history.get(PEAK_MEMORY, pd.Series([2e8])).between(2e8, 2e10).all()
 
 
 def test_two_workers_trained_with_a_thread_each(whole: batchscope.Run):

@@ -153,9 +153,9 @@ def log_axis(field: str, title: str, values: pd.Series) -> alt.Y:
         values: All that the axis must hold; those that are not above 0 and finite do not count.
     """
     shown = values[np.isfinite(values) & (values > 0)]
-    low, high = (float(shown.min()) / 1.3, float(shown.max()) * 1.3) if len(shown) else (1.0, 10.0)
+    low, high = (float(shown.min()) / 1.15, float(shown.max()) * 1.15) if len(shown) else (1.0, 10.0)
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    steps = (1, 2, 5) if high / low >= 10 else (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)
+    steps = (1, 2, 5) if high / low >= 10 else (1, 1.1, 1.2, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)
     ticks = [step * 10.0**power for power in powers for step in steps]
     return alt.Y(
         f"{field}:Q",
