@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from batchscope.data import TrainingData, generate_cacti, split_dataset
 from batchscope.training.cut import find_cut
+from batchscope.training.rehearsal import examples_per_second
 from batchscope.training.trial import Trainer
 from prepare import keras_study
 from tables import put_between_marks
@@ -134,7 +135,7 @@ def measure_update(batch: int) -> float:
     cacti = generate_cacti(2 * max(_BATCHES), 1)
     split = split_dataset(cacti.labels, study.data.validation_share, study.data.split_seed)
     data = TrainingData(cacti.inputs, cacti.labels, split, cacti.classes)
-    return 1 / Trainer(study, data).measure(_SECONDS)
+    return 1 / examples_per_second(Trainer(study, data), _SECONDS)
 
 
 def operations_table(

@@ -8,8 +8,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from batchscope.api import Run, resolve
+from batchscope.api import Run
 from batchscope.own.function import TrainFunction, function_name, function_spec, pack
+from batchscope.resolving import resolve
 from batchscope.running.run import run_study
 from run_samples import Events
 

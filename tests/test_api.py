@@ -13,6 +13,7 @@ from batchscope import api
 from batchscope.errors import HistoryError, RunFolderError, StudyError
 from batchscope.loading import dump_study
 from batchscope.records import TrialState
+from batchscope.resolving import resolve
 from batchscope.running import pool
 from batchscope.running.folder import RunFolder
 from batchscope.studies import study_text
@@ -59,6 +60,7 @@ def test_the_public_names_are_chosen():
         "TrialHandle",
         "WeightsError",
         "load",
+        "probe",
         "run",
     ]
     for name in batchscope.__all__:
@@ -100,20 +102,20 @@ def test_shortcuts_and_changes_are_merged(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_nothing_given_leaves_a_study_as_it_is():
     study = small_study()
-    assert api.resolve(study, []) == study
-    assert api.resolve("aerial-cactus", [("data.source", "x")]).replicates == 3
+    assert resolve(study, []) == study
+    assert resolve("aerial-cactus", [("data.source", "x")]).replicates == 3
 
 
 def test_a_study_object_is_changed_like_a_file():
-    changed = api.resolve(small_study(), [("stages.one.epochs", 5), ("data.limit", 40)])
+    changed = resolve(small_study(), [("stages.one.epochs", 5), ("data.limit", 40)])
     assert (changed.stages[0].epochs, changed.data.limit) == (5, 40)
     with pytest.raises(StudyError, match=r"tiny: 1 problem\n  replicates: must be greater"):
-        api.resolve(small_study(), [("replicates", 0)])
+        resolve(small_study(), [("replicates", 0)])
 
 
 def test_a_study_without_data_says_where_to_get_some():
     with pytest.raises(StudyError) as caught:
-        api.resolve("aerial-cactus", [])
+        resolve("aerial-cactus", [])
     text = str(caught.value)
     assert text.startswith("aerial-cactus: 1 problem\n  data.source: is required: give --data a folder")
     assert "'batchscope data aerial-cactus --to DIR' fetches the competition" in text
@@ -121,14 +123,14 @@ def test_a_study_without_data_says_where_to_get_some():
 
 def test_paths_in_a_study_file_start_from_its_folder(tmp_path: Path):
     path = study_file(tmp_path / "deep", source="../images", weights="net.h5")
-    study = api.resolve(path, [])
+    study = resolve(path, [])
     assert study.data.source == str(tmp_path / "images")
     assert study.model.weights == str(tmp_path / "deep" / "net.h5")
 
 
 def test_paths_given_by_hand_start_from_where_one_stands(tmp_path: Path):
     path = study_file(tmp_path / "deep", source="../images")
-    study = api.resolve(path, [("data.source", "elsewhere"), ("model.weights", "other.h5")])
+    study = resolve(path, [("data.source", "elsewhere"), ("model.weights", "other.h5")])
     here = Path.cwd()
     assert (study.data.source, study.model.weights) == (str(here / "elsewhere"), str(here / "other.h5"))
 
@@ -138,35 +140,35 @@ def test_a_network_in_a_file_is_found_like_weights(tmp_path: Path, monkeypatch: 
     lines = path.read_text(encoding="utf-8").replace('weights = "none"\nimage_size = 32\n', "")
     for network, found in (("../net.keras", str(tmp_path / "net.keras")), ("nets:build", "nets:build")):
         path.write_text(lines.replace('backbone = "MobileNet"', f'network = "{network}"'), encoding="utf-8")
-        assert api.resolve(path, []).model.network == found
+        assert resolve(path, []).model.network == found
     monkeypatch.chdir(tmp_path)
-    by_hand = api.resolve(path, [("model.network", "other.keras"), ("model.weights", "file")]).model
+    by_hand = resolve(path, [("model.network", "other.keras"), ("model.weights", "file")]).model
     assert (by_hand.network, by_hand.weights) == (str(tmp_path / "other.keras"), "file")
 
 
 def test_a_home_is_a_home_wherever_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     path = study_file(tmp_path / "deep", source="~/images")
-    assert api.resolve(path, []).data.source == str(tmp_path / "images")
-    assert api.resolve(path, [("data.source", "~/others/")]).data.source == str(tmp_path / "others")
+    assert resolve(path, []).data.source == str(tmp_path / "images")
+    assert resolve(path, [("data.source", "~/others/")]).data.source == str(tmp_path / "others")
 
 
 def test_a_frozen_study_file_can_be_run_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    resolved = api.resolve(
+    resolved = resolve(
         "aerial-cactus", [("data.source", "photos"), ("model.weights", "net.h5#sha256=" + "0" * 64)]
     )
     frozen = tmp_path / "runs" / "x" / "study.toml"
     frozen.parent.mkdir(parents=True)
     frozen.write_text(dump_study(resolved), encoding="utf-8")
     monkeypatch.chdir(frozen.parent)
-    assert api.resolve(frozen, []) == resolved
+    assert resolve(frozen, []) == resolved
     assert resolved.model.weights == f"{tmp_path / 'net.h5'}#sha256={'0' * 64}"
 
 
 @pytest.mark.parametrize(("source", "weights"), [("/images", "/net.h5"), ("synthetic-cactus", "imagenet")])
 def test_absolute_paths_and_names_stay(tmp_path: Path, source: str, weights: str):
-    study = api.resolve(study_file(tmp_path, source, weights), [])
+    study = resolve(study_file(tmp_path, source, weights), [])
     assert (study.data.source, study.model.weights) == (source, weights)
 
 

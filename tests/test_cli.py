@@ -326,7 +326,7 @@ def test_analyze_writes_page_and_figures_and_tells_where(command: Command, tmp_p
     with Store(folder / "results.sqlite") as store:
         Path("x.csv").write_bytes(encode_history(store.history("tiny"), ".csv"))
     told = command("analyze", "x.csv", "--html", "pages/p.html", "--figures", "f")
-    expected = "Page: pages/p.html\nFigures: 14 files in f\n"
+    expected = "Page: pages/p.html\nFigures: 16 files in f\n"
     assert (told.code, told.out, told.err) == (0, expected, "")
     assert "<title>x" in Path("pages/p.html").read_text(encoding="utf-8")
     assert Path("f/b-together-accuracy.png").read_bytes().startswith(b"\x89PNG")

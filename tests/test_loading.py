@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchscope.api import resolve
 from batchscope.errors import StudyError
 from batchscope.loading import apply_changes, difference, dump_study, parse_change, parse_study, read_toml
+from batchscope.resolving import resolve
 from batchscope.spec import ModelSpec, Stage, Study
 from batchscope.studies import built_in_studies, load_study, study_text
 

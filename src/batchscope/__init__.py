@@ -11,7 +11,7 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from batchscope.api import Run, load, run
+    from batchscope.api import Run, load, probe, run
     from batchscope.errors import (
         BatchscopeError,
         BatchscopeWarning,
@@ -42,6 +42,7 @@ __all__ = [
     "TrialHandle",
     "WeightsError",
     "load",
+    "probe",
     "run",
 ]
 
@@ -50,6 +51,7 @@ __version__ = metadata.version("batchscope")
 _HOMES = {
     "Run": "batchscope.api",
     "load": "batchscope.api",
+    "probe": "batchscope.api",
     "run": "batchscope.api",
     "Study": "batchscope.spec",
     "TrialHandle": "batchscope.own.handle",

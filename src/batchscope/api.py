@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard, cast
+from typing import TYPE_CHECKING, Any
 
 from batchscope.errors import BatchscopeWarning, Problem, StudyError
-from batchscope.loading import apply_changes, parse_study, parse_targets
-from batchscope.own.command import command_name
-from batchscope.own.function import TrainFunction, function_name, function_spec, pack
+from batchscope.loading import parse_targets
+from batchscope.own.function import TrainFunction, pack
 from batchscope.own_study import AnyStudy
 from batchscope.records import TrialState
+from batchscope.resolving import described, is_function, resolve
 from batchscope.running.folder import RunFolder
 from batchscope.running.options import RunOptions, parse_size
 from batchscope.running.progress import Watcher
 from batchscope.running.store import Store, TrialStatus
-from batchscope.spec import BaseStudy, Study, is_path
-from batchscope.studies import expanded, load_study
+from batchscope.spec import Study
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from batchscope.analysis import Analysis, Settings
+    from batchscope.analysis import Analysis, Settings, Sizing
 
-__all__ = ["Run", "load", "resolve", "run"]
+__all__ = ["Run", "load", "probe", "run"]
 
 
 @dataclass(frozen=True)
@@ -224,8 +222,8 @@ def run(
         "data.limit": limit,
     }
     given = [(key, value) for key, value in shortcuts.items() if value is not None]
-    resolved = resolve(_described(study, command, records), [*given, *(changes or {}).items()])
-    packed = pack(study) if _is_function(study) else None
+    resolved = resolve(described(study, command, records), [*given, *(changes or {}).items()])
+    packed = pack(study) if is_function(study) else None
     folder = Path("runs") / resolved.name if out is None else Path(out)
     options = RunOptions(workers, parse_size(cache_limit))
     result, place = Run(folder), RunFolder(folder)
@@ -242,6 +240,64 @@ def run(
     return result
 
 
+def probe(
+    study: str | Path | AnyStudy | Mapping[str, Any],
+    *,
+    batch_sizes: tuple[int, int] = (16, 1024),
+    most: int | None = None,
+    data: str | Path | None = None,
+    weights: str | None = None,
+    limit: int | None = None,
+    changes: Mapping[str, Any] | None = None,
+    seconds: float = 3.0,
+    quiet: bool = False,
+    watcher: Watcher | None = None,
+) -> Sizing:
+    """Finds which batch sizes fit in memory and how fast each trains, without running a study.
+
+    From the smallest on each batch size is doubled until one does not fit, then the way between is halved.
+    Each is tried in a process of its own: every stage is trained for a while and ended with validation and
+    probes, as in a trial. Nothing is kept.
+
+    Args:
+        study: A built-in study's name, a study file, a `Study` that Keras trains, or what a file would
+            hold; its own batch sizes do not matter.
+        batch_sizes: The smallest and the largest.
+        most: No larger one is tried either.
+        data: As in `DataSpec.source`.
+        weights: As in `ModelSpec.weights`.
+        limit: Use a stratified subset of this many examples.
+        changes: Further dotted keys and values, as for `run`.
+        seconds: To train each stage at each batch size, about.
+        quiet: Show nothing of the course.
+        watcher: Told of the course instead of whoever looks on.
+
+    Returns:
+        What was measured, and which batch sizes are worth considering.
+
+    Raises:
+        BatchscopeError: The study cannot be trained, whatever the batch size.
+    """
+    from batchscope.analysis.sizing import size_up
+    from batchscope.running.showing import usual_watcher
+    from batchscope.running.sizing import SizingOptions, try_sizes
+
+    low, high = batch_sizes
+    options = SizingOptions(low, high, most, seconds)
+    shortcuts = {
+        "data.source": None if data is None else str(data),
+        "model.weights": weights,
+        "data.limit": limit,
+    }
+    given = [(key, value) for key, value in shortcuts.items() if value is not None]
+    resolved = resolve(study, [*given, *(changes or {}).items()])
+    if not isinstance(resolved, Study):
+        rule = "must be one that Keras trains, for training code of one's own cannot be asked to keep nothing"
+        raise StudyError(resolved.name, [Problem("study", rule)])
+    with usual_watcher(quiet=quiet) if watcher is None else watcher as told:
+        return size_up(try_sizes(resolved, options, told))
+
+
 def load(folder: str | Path) -> Run:
     """Opens a run's folder.
 
@@ -251,35 +307,6 @@ def load(folder: str | Path) -> Run:
     opened = Run(Path(folder))
     _ = opened.study, opened.trials
     return opened
-
-
-def resolve(study: str | Path | AnyStudy | Mapping[str, Any], changes: Iterable[tuple[str, Any]]) -> AnyStudy:
-    """A study with changes applied, ready to run.
-
-    Args:
-        study: A name, a file, a study, or what a file would hold.
-        changes: Dotted keys and values.
-
-    Raises:
-        StudyError: With every problem found; a study without a data source among them.
-    """
-    if isinstance(study, BaseStudy):
-        raw = study.model_dump(mode="json", exclude_none=True)
-        resolved = parse_study(apply_changes(raw, changes), study.name)
-    elif isinstance(study, Mapping):
-        resolved = parse_study(apply_changes(study, changes), "run")
-    else:
-        resolved = load_study(str(study), changes)
-    if not isinstance(resolved, Study):
-        return resolved
-    if resolved.data.source is None:
-        rule = (
-            "is required: give --data a folder in the layout of the Kaggle competition or with a folder per "
-            "class, a file of arrays or features, keras:mnist and the like, or synthetic-cactus; 'batchscope "
-            "data aerial-cactus --to DIR' fetches the competition"
-        )
-        raise StudyError(resolved.name, [Problem("data.source", rule)])
-    return _with_absolute_paths(resolved)
 
 
 def _troubles(statuses: Sequence[TrialStatus]) -> str:
@@ -303,46 +330,3 @@ def _with_targets(targets: Sequence[str]) -> Settings:
     from batchscope.analysis import Settings
 
     return Settings(targets=tuple(parse_targets(targets)))
-
-
-def _is_function(study: object) -> TypeGuard[TrainFunction]:
-    return callable(study)
-
-
-def _described(
-    study: str | Path | AnyStudy | TrainFunction | None, command: str | None, records: str | None
-) -> str | Path | AnyStudy | Mapping[str, Any]:
-    """The study that is asked for; of training code of one's own, what its file would hold."""
-    if (study is None) == (command is None):
-        rule = "needs either a study (or a function) or a command, but got " + (
-            "none" if study is None else "both"
-        )
-        raise StudyError("run", [Problem("command", rule)])
-    if command is not None:
-        told = {"name": command_name(command), "command": command}
-        return told if records is None else told | {"records": records}
-    if records is not None:
-        raise StudyError("run", [Problem("records", "must come with a command", records)])
-    if _is_function(study):
-        function = function_spec(study).model_dump(exclude_none=True)
-        return {"name": function_name(study), "function": function}
-    return cast("str | Path | AnyStudy", study)
-
-
-def _with_absolute_paths(study: Study) -> AnyStudy:
-    """The study as it means the same from any working directory, and when its frozen file is run."""
-    changes: list[tuple[str, Any]] = []
-    for key, value in (("data.source", study.data.source), ("data.validation", study.data.validation)):
-        if value is not None and is_path(value):
-            changes.append((key, _absolute(value, study.name, key)))
-    weights, network = study.model.weights, study.model.network
-    if weights not in ("imagenet", "none", "file") and not weights.startswith("pypi:"):
-        changes.append(("model.weights", _absolute(weights, study.name, "model.weights")))
-    if network is not None and network.endswith(".keras"):
-        changes.append(("model.network", _absolute(network, study.name, "model.network")))
-    raw = study.model_dump(mode="json", exclude_none=True)
-    return parse_study(apply_changes(raw, changes), study.name)
-
-
-def _absolute(path: str, study: str, key: str) -> str:
-    return os.path.abspath(expanded(path, study, key))  # noqa: PTH100  # resolves .. without following links

@@ -7,7 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-__all__ = ["BatchProgress", "EpochRecord", "Trial", "TrialState"]
+__all__ = [
+    "PEAK_MEMORY",
+    "BatchProgress",
+    "EpochRecord",
+    "MemoryUse",
+    "SizesTried",
+    "StagePace",
+    "Trial",
+    "TrialState",
+    "TriedSize",
+]
+
+PEAK_MEMORY = "probe_peak_memory"
+"""Column of the most bytes of memory that a trial's process took since the trial began or went on."""
 
 
 class TrialState(StrEnum):
@@ -115,3 +128,84 @@ class BatchProgress:
     total: int
     accuracy: float
     seconds: float
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """How much of one kind of memory a process took.
+
+    Attributes:
+        kind: ``resident``, what it holds of the machine's memory; ``address_space``, where a limit is set on
+            it (RLIMIT_AS); ``gpu``, what the framework holds of the GPU's.
+        idle: Bytes when it was set up and had not trained yet.
+        peak: The most bytes at any time.
+        limit: Bytes that it may have; None where nobody knows.
+    """
+
+    kind: str
+    idle: int
+    peak: int
+    limit: int | None
+
+    @property
+    def share(self) -> float:
+        """Of the limit, at the peak; NaN where there is none."""
+        return math.nan if self.limit is None else self.peak / self.limit
+
+
+@dataclass(frozen=True)
+class StagePace:
+    """How fast a stage trained at one batch size, and what memory that took.
+
+    Attributes:
+        stage: Its name.
+        examples: That the whole stage presents; of a length that is not known ahead, those of an epoch.
+        block: Updates that were timed together.
+        seconds: Of an update, the mean of each block.
+        memory: Each kind that could be told.
+    """
+
+    stage: str
+    examples: int
+    block: int
+    seconds: tuple[float, ...]
+    memory: tuple[MemoryUse, ...]
+
+
+@dataclass(frozen=True)
+class TriedSize:
+    """A batch size that was trained with, or could not be for want of memory.
+
+    Attributes:
+        batch_size: Examples per update.
+        stages: In the order of training; empty where it did not fit.
+        reason: Why it did not fit; None where it did.
+    """
+
+    batch_size: int
+    stages: tuple[StagePace, ...]
+    reason: str | None = None
+
+    @property
+    def fits(self) -> bool:
+        """Whether it was trained with."""
+        return self.reason is None
+
+
+@dataclass(frozen=True)
+class SizesTried:
+    """Batch sizes of a study, each tried in a process of its own.
+
+    Attributes:
+        study: Its name.
+        sizes: By batch size, ascending, each once.
+        bound: No batch size was to be larger than this.
+        bound_by: Why; for example ``the number of training examples``.
+        facts: Threads, versions and hardware, by name.
+    """
+
+    study: str
+    sizes: tuple[TriedSize, ...]
+    bound: int
+    bound_by: str
+    facts: Mapping[str, str]

@@ -13,7 +13,16 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
-from batchscope.analysis import Analysis, Plan, RecipeFacts, Settings, Target, analyze, load_source
+from batchscope.analysis import (
+    Analysis,
+    Plan,
+    RecipeFacts,
+    Settings,
+    Target,
+    WorkersUsed,
+    analyze,
+    load_source,
+)
 from batchscope.errors import HistoryError, RunFolderError
 from batchscope.history import encode_history
 from batchscope.loading import dump_study
@@ -26,6 +35,7 @@ from batchscope.report.page import write_page
 from batchscope.report.pictures import write_pictures
 from batchscope.running.folder import RunFolder
 from batchscope.running.own_runs import SOURCE_FACT
+from batchscope.running.recorder import THREADS_FACT
 from batchscope.running.store import Store, TrialStatus
 from batchscope.schedule import schedule
 from batchscope.spec import LearningRate, Study
@@ -108,8 +118,17 @@ def analyze_run(
         learning_rate_rule=next((table.rule for table in tables if table.rule != "constant"), None),
         plan=_plan(study, store),
         until_ci=study.until_ci,
+        workers=_workers(store),
     )
     return analyze(history, settings, recipe)
+
+
+def _workers(store: Store) -> tuple[WorkersUsed, ...]:
+    """How the trials of each session shared the machine, each way once."""
+    names = ("workers", THREADS_FACT)
+    told = [[facts.get(name, "") for name in names] for _, _, facts in store.sessions()]
+    used = [WorkersUsed(int(one[0]), int(one[1])) for one in told if all(map(str.isdecimal, one))]
+    return tuple(dict.fromkeys(used))
 
 
 def _plan(study: AnyStudy, store: Store) -> Plan | None:

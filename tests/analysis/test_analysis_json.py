@@ -15,19 +15,26 @@ from batchscope.analysis import (
     Analysis,
     RecipeFacts,
     Settings,
+    Sizing,
     TargetSpec,
+    WorkersUsed,
     analyze,
     load_source,
+    size_up,
+    sizing_json,
     to_dict,
     to_json,
 )
 from batchscope.analysis.estimates import TERMS
+from batchscope.records import MemoryUse, SizesTried, StagePace, TriedSize
 from budgeted import budgeted_history
 from probed import Terms, in_inference_mode, probed_history
 from to_target_samples import planted_history
 
 ESTIMATES = ("train_accuracy", "val_accuracy", "gap", "train_loss", "val_loss")
 PARTS = ("observed", *TERMS, "batchnorm_training", "batchnorm_validation")
+PROBE = "\n# What `batchscope probe` finds"
+TIMED = ("examples_per_second", "seconds_per_update", "peak_memory")
 LAGS = ("lag_mean", "lag_max", "stale_weight")
 
 
@@ -59,6 +66,9 @@ def _histories() -> dict[str, pd.DataFrame]:
         "grid": tried(),
         "grid, optimistic": tried(selection=None),
         "grid, diverged": tried().assign(train_loss=np.nan),
+        "a clock that stands still": made.assign(seconds=1.0),
+        "without updates": made.drop(columns="updates"),
+        "memory of one replicate": made[made.replicate == 1].assign(probe_peak_memory=1e9),
         "lengths": made[(made.epoch <= 4) | (made.batch_size < 64)],
     }
 
@@ -67,7 +77,9 @@ def _histories() -> dict[str, pd.DataFrame]:
 def analyses() -> dict[str, Analysis]:
     found = {name: analyze(history) for name, history in _histories().items()}
     bare = until_history().drop(columns=["updates", "examples", "seconds"])
+    beside = RecipeFacts(workers=(WorkersUsed(2, 1),))
     return found | {
+        "side by side": analyze(made_history(epochs=2).assign(probe_peak_memory=1e9), recipe=beside),
         "until": analyze(until_history(), recipe=recipe()),
         "until, bare": analyze(bare, recipe=recipe()),
         **_with_targets(),
@@ -129,17 +141,24 @@ def _documented(page: str) -> dict[str, tuple[str, str]]:
             for place in places:
                 path = f"{place}.{cells[0].strip('`')}".lstrip(".")
                 found[path] = (cells[1], cells[4])
+    return found
+
+
+def _of_analyses(project: Path) -> dict[str, tuple[str, str]]:
+    page = (project / "docs/json.md").read_text(encoding="utf-8").partition(PROBE)[0]
+    found = _documented(page)
     names = [
         *(f"summary[].{name}" for name in ESTIMATES),
         *(f"targets[].{name}" for name in ("epochs", "updates", "examples", "seconds")),
         *(f"learning_rates.points[].{name}" for name in ("selection", "metric")),
         *(f"decomposition.rows[].{name}" for name in (*PARTS, *LAGS)),
+        *(f"throughput.rows[].{name}" for name in TIMED),
     ]
     for name, key in product(names, ("n", "mean", "sd", "low", "high")):
         found[f"{name}.{key}"] = found[f"summary[].gap.{key}"]
     # A row stands there only where some trial has all the terms.
     found |= {f"decomposition.rows[].{name}.mean": ("number", "never") for name in PARTS}
-    return found
+    return found | {"throughput.rows[].peak_memory.mean": ("number", "never")}
 
 
 TYPES = {
@@ -156,7 +175,7 @@ TYPES = {
 
 
 def test_documented_and_produced_keys_are_the_same(analyses: dict[str, Analysis], project: Path) -> None:
-    documented = _documented((project / "docs/json.md").read_text(encoding="utf-8"))
+    documented = _of_analyses(project)
     produced: set[str] = set()
     for analysis in analyses.values():
         for path, value in _paths(to_dict(analysis)):
@@ -171,8 +190,40 @@ def test_documented_and_produced_keys_are_the_same(analyses: dict[str, Analysis]
     assert produced == set(documented)
 
 
+def _sizings() -> list[Sizing]:
+    uses = (MemoryUse("resident", 1, 2, 3), MemoryUse("gpu", 1, 2, None))
+    pace = StagePace("one", 8, 1, (0.1, 0.2, 0.9), uses)
+    unknown = StagePace("one", 8, 1, (0.1,) * 3, ())
+    unlimited = StagePace("one", 8, 1, (0.1,) * 3, uses[1:])
+    tried = (
+        [TriedSize(4, (pace,)), TriedSize(8, (pace,)), TriedSize(16, (), "no memory")],
+        [TriedSize(4, (), "no memory")],
+        [TriedSize(4, (unknown,))],
+        [TriedSize(4, (unlimited,))],
+    )
+    return [size_up(SizesTried("s", tuple(sizes), 16, "it", {"cores": "2"})) for sizes in tried]
+
+
+def test_what_a_probe_prints_is_documented(project: Path) -> None:
+    page = (project / "docs/json.md").read_text(encoding="utf-8").partition(PROBE)[2]
+    documented = _documented(page)
+    for sentence in ("advice", "notes[]"):
+        documented |= {f"{sentence}.rule": ("string", "never"), f"{sentence}.text": ("string", "never")}
+        documented[f"{sentence}.figures"] = ("object", "never")
+    produced, null = set(), set()
+    for found in _sizings():
+        for path, value in _paths(json.loads(sizing_json(found))):
+            if re.match(r"facts\.", path) or path.endswith("[]"):
+                continue
+            produced.add(path)
+            null |= {path} if value is None else set()
+            assert value is None or isinstance(value, TYPES[documented[path][0]]), path
+    assert produced == set(documented)
+    assert null == {path for path, (_, rule) in documented.items() if rule != "never"}
+
+
 def test_every_key_that_may_be_null_was_seen_null(analyses: dict[str, Analysis], project: Path) -> None:
-    documented = _documented((project / "docs/json.md").read_text(encoding="utf-8"))
+    documented = _of_analyses(project)
     null = {
         path for analysis in analyses.values() for path, value in _paths(to_dict(analysis)) if value is None
     }

@@ -16,8 +16,8 @@ from commands import HERE, started, stubbed, written
 from siege import Blow, Siege
 
 import batchscope
-from batchscope.api import resolve
-from batchscope.records import TrialState
+from batchscope.records import PEAK_MEMORY, TrialState
+from batchscope.resolving import resolve
 from batchscope.running import pool
 from batchscope.running.options import RunOptions
 from batchscope.running.run import run_study
@@ -45,7 +45,8 @@ TORN = ["b8-r1-2-torn", "b16-r2-3-before", "b8-r3-4-after"]
 
 
 def without_time(history: pd.DataFrame) -> pd.DataFrame:
-    return history.drop(columns=[name for name in history.columns if name.endswith("seconds")])
+    clocks = [name for name in history.columns if name.endswith("seconds") or name == PEAK_MEMORY]
+    return history.drop(columns=clocks)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ import pytest
 from commands import HERE, first_epochs, line_beginning, stubbed, written
 
 import batchscope
-from batchscope.api import resolve
+from batchscope.resolving import resolve
 from batchscope.running import pool
 from batchscope.running.run import run_study
 from batchscope.running.stopping import Stopped, held, resumable, stoppable

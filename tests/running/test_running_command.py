@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from batchscope.api import resolve
 from batchscope.errors import TrainingError
+from batchscope.resolving import resolve
 from batchscope.running.folder import RunFolder
 from batchscope.running.run import run_study
 from own_runs import outcomes, read_pid, run_program

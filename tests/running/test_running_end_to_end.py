@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import pytest
 
 import batchscope
 from batchscope.history import read_history
-from batchscope.records import EpochRecord, Trial, TrialState
+from batchscope.records import PEAK_MEMORY, EpochRecord, Trial, TrialState
 from batchscope.running import run
 from batchscope.running.folder import RunFolder
 from batchscope.running.machine import Machine
@@ -91,7 +92,8 @@ def disturb(tmp_path_factory: pytest.TempPathFactory) -> Disturbed:
 
 
 def without_time(history: pd.DataFrame) -> pd.DataFrame:
-    return history.drop(columns=[name for name in history.columns if name.endswith("seconds")])
+    clocks = [name for name in history.columns if name.endswith("seconds") or name == PEAK_MEMORY]
+    return history.drop(columns=clocks)
 
 
 def test_the_history_has_a_row_for_each_trial_and_epoch(whole: batchscope.Run):
@@ -107,6 +109,9 @@ def test_the_history_has_a_row_for_each_trial_and_epoch(whole: batchscope.Run):
     assert history["train_loss"].nunique() == 8
     assert history["train_loss"].between(0.05, 5).all()
     assert history["val_accuracy"].between(0, 1).all()
+    # A process with TensorFlow takes hundreds of megabytes; where nothing is reset there is no such column.
+    assert (PEAK_MEMORY in history.columns) == sys.platform.startswith("linux")
+    assert history.get(PEAK_MEMORY, pd.Series([2e8])).between(2e8, 2e10).all()
 
 
 def test_two_workers_trained_with_a_thread_each(whole: batchscope.Run):

@@ -18,6 +18,7 @@ from batchscope.training.features import FeatureStore
 from batchscope.training.feeding import make_feeding
 from batchscope.training.loops import CompiledLoop, FitLoop
 from batchscope.training.prefix import Prefix
+from batchscope.training.rehearsal import examples_per_second
 from batchscope.training.scaling import make_scaling
 from batchscope.training.trial import Trainer
 from tiny import TRAINING, stage, tiny_data
@@ -183,7 +184,7 @@ def test_a_trial_resumed_in_another_session_gives_the_same_figures_to_the_last_b
 def test_measuring_tells_a_rate_and_changes_no_figure(
     session: tuple[Trainer, Path], through: list[EpochRecord]
 ):
-    rate = session[0].measure(0.2)
+    rate = examples_per_second(session[0], 0.2)
     assert np.isfinite(rate)
     assert rate > 0
     assert without_time(list(session[0].run(Trial(8, 1)))) == without_time(through)

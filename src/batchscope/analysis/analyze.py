@@ -19,6 +19,7 @@ from batchscope.analysis.results import Analysis
 from batchscope.analysis.settings import VALIDATION_METRICS, RecipeFacts, Settings
 from batchscope.analysis.summary import summarize
 from batchscope.analysis.targets import target_rows
+from batchscope.analysis.throughput import find_throughput
 from batchscope.analysis.to_target import updates_to_target
 from batchscope.analysis.updates_share import updates_shares
 from batchscope.analysis.verdict import draw_verdict
@@ -77,6 +78,7 @@ def analyze(
         trend=tuple(page_trend(panel, quantity) for quantity in quantities),
         updates_share=updates_shares(panel, metric, settings),
         spread=replicate_spread(panel, metric),
+        throughput=find_throughput(panel, settings.confidence, () if recipe is None else recipe.workers),
         exchangeability=checks,
         flags=flags,
         recommendation=recommend(panel, metric, settings, learning_rates),

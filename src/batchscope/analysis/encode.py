@@ -8,9 +8,11 @@ import math
 from typing import Any
 
 from batchscope.analysis.results import Analysis
+from batchscope.analysis.sizing import Sizing
+from batchscope.analysis.sizing_words import advice, sizing_notes
 from batchscope.analysis.words import Sentence
 
-__all__ = ["to_dict", "to_json"]
+__all__ = ["sizing_json", "to_dict", "to_json"]
 
 
 def to_dict(analysis: Analysis) -> dict[str, Any]:
@@ -25,7 +27,18 @@ def to_dict(analysis: Analysis) -> dict[str, Any]:
 
 def to_json(analysis: Analysis) -> str:
     """The analysis as strict JSON (RFC 8259: no NaN, no infinity), indented, ending in a newline."""
-    return json.dumps(to_dict(analysis), allow_nan=False, indent=2, ensure_ascii=False) + "\n"
+    return _text(to_dict(analysis))
+
+
+def sizing_json(found: Sizing) -> str:
+    """What `batchscope probe` found as strict JSON, with what is said of it."""
+    encoded = _encoded(dataclasses.replace(found, facts=()))
+    said = {"advice": _encoded(advice(found)), "notes": _encoded(sizing_notes(found))}
+    return _text({**encoded, "facts": dict(found.facts), **said})
+
+
+def _text(value: dict[str, Any]) -> str:
+    return json.dumps(value, allow_nan=False, indent=2, ensure_ascii=False) + "\n"
 
 
 def _encoded(value: Any) -> Any:

@@ -13,8 +13,10 @@ from batchscope.analysis.panel import Panel
 from batchscope.analysis.probe_cost import probe_cost
 from batchscope.analysis.results import Analysis, StudyFacts, SummaryRow
 from batchscope.analysis.settings import Settings
+from batchscope.analysis.throughput import throughput_notes
 from batchscope.analysis.to_target_findings import to_target_notes
 from batchscope.analysis.words import Sentence, count, listed, number, quantity_name, some
+from batchscope.records import PEAK_MEMORY
 from batchscope.spec import UntilCi
 
 __all__ = ["draw_notes"]
@@ -47,6 +49,7 @@ def draw_notes(
         *_not_computed(analysis),
         *_probe_cost(panel),
         *to_target_notes(analysis),
+        *throughput_notes(analysis.throughput),
     )
 
 
@@ -231,7 +234,9 @@ def _decomposition(analysis: Analysis, panel: Panel) -> list[Sentence]:
     reason = analysis.decomposition.reason
     if reason is not None:
         return (
-            [Sentence("decomposition_missing", f"{reason[0].upper()}{reason[1:]}.")] if panel.probes else []
+            [Sentence("decomposition_missing", f"{reason[0].upper()}{reason[1:]}.")]
+            if panel.probes.keys() - {PEAK_MEMORY}
+            else []
         )
     inference = inference_sentence(analysis.decomposition)
     if inference is not None:

@@ -13,6 +13,7 @@ from batchscope.analysis.estimates import Decomposition, DecompositionRow, Estim
 from batchscope.analysis.facts import End, StageSpan, StudyFacts
 from batchscope.analysis.learning_rates import LearningRatePoint, LearningRates, Optimism
 from batchscope.analysis.targets import TargetRow
+from batchscope.analysis.throughput import Throughput, ThroughputRow
 from batchscope.analysis.to_target_results import UpdatesToTarget
 from batchscope.analysis.words import Figure, Sentence
 
@@ -38,6 +39,8 @@ __all__ = [
     "StudyFacts",
     "SummaryRow",
     "TargetRow",
+    "Throughput",
+    "ThroughputRow",
     "Trend",
     "UpdatesShare",
     "UpdatesToTarget",
@@ -303,6 +306,7 @@ class Analysis:
         trend: The metric's, then the gap's where there is one.
         updates_share: One per stage, in the order of training.
         spread: At the end.
+        throughput: How fast trials trained, and what memory they took.
         exchangeability: One per stage, in the order of training.
         flags: By stage, then batch size, then replicate.
         recommendation: Which batch size to use, or why these data cannot tell.
@@ -320,6 +324,7 @@ class Analysis:
     trend: tuple[Trend, ...]
     updates_share: tuple[UpdatesShare, ...]
     spread: Spread
+    throughput: Throughput
     exchangeability: tuple[Exchangeability, ...]
     flags: tuple[Flag, ...]
     recommendation: Recommendation

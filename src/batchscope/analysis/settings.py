@@ -10,7 +10,7 @@ from batchscope.errors import HistoryError
 from batchscope.recipe import Budget, TargetSpec
 from batchscope.spec import UntilCi
 
-__all__ = ["Budget", "Plan", "RecipeFacts", "Settings", "Target"]
+__all__ = ["Budget", "Plan", "RecipeFacts", "Settings", "Target", "WorkersUsed"]
 
 Rule = Literal["linear", "sqrt"]
 
@@ -92,6 +92,19 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class WorkersUsed:
+    """How trials shared a machine.
+
+    Attributes:
+        workers: Trials at a time.
+        threads: Of each.
+    """
+
+    workers: int
+    threads: int
+
+
+@dataclass(frozen=True)
 class RecipeFacts:
     """What is known about the recipe beyond its history.
 
@@ -102,9 +115,11 @@ class RecipeFacts:
         plan: How long the study trains. None leaves it to the history, see
             `batchscope.analysis.ends.find_ends`.
         until_ci: By which replicates were added to batch sizes, if they were.
+        workers: How the trials shared the machine, each way once; empty where nobody knows.
     """
 
     learning_rate_retuned: bool | None = None
     learning_rate_rule: Rule | None = None
     plan: Plan | None = None
     until_ci: UntilCi | None = None
+    workers: tuple[WorkersUsed, ...] = ()

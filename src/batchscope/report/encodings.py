@@ -21,6 +21,7 @@ __all__ = [
     "epoch_axis",
     "hover_points",
     "inline",
+    "log_axis",
     "part_dash",
     "stage_rules",
     "tooltips",
@@ -158,6 +159,27 @@ def value_axis(
         scale=alt.Scale(domain=list(domain), nice=False, zero=False),
         axis=alt.Axis(tickCount=5),
         stack=alt.Undefined if stack is None else stack,
+    )
+
+
+def log_axis(field: str, title: str, values: pd.Series) -> alt.Y:
+    """A logarithmic axis with ticks at 1, 2 and 5 times powers of ten, or more, and room around the values.
+
+    Args:
+        field: Column of the data.
+        title: What it shows, with its unit.
+        values: All that the axis must hold; those that are not above 0 and finite do not count.
+    """
+    shown = values[np.isfinite(values) & (values > 0)]
+    low, high = (float(shown.min()) / 1.15, float(shown.max()) * 1.15) if len(shown) else (1.0, 10.0)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1, 2, 5) if high / low >= 10 else (1, 1.1, 1.2, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)
+    ticks = [step * 10.0**power for power in powers for step in steps]
+    return alt.Y(
+        f"{field}:Q",
+        title=title,
+        scale=alt.Scale(type="log", domain=[low, high], nice=False),
+        axis=alt.Axis(values=[tick for tick in ticks if low <= tick <= high], format=",~g"),
     )
 
 

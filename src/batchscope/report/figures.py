@@ -18,6 +18,7 @@ from batchscope.report.gap import gap_figure, gap_info
 from batchscope.report.lag import lag_figure, lag_info
 from batchscope.report.learning_rates import learning_rates_figure, learning_rates_info
 from batchscope.report.means import means_figure, means_info
+from batchscope.report.pace import throughput_figure, throughput_info
 from batchscope.report.replicates import replicates_figure, replicates_info
 from batchscope.report.spread import spread_figure, spread_info
 from batchscope.report.terms import terms_figure, terms_info
@@ -61,6 +62,7 @@ def all_figures(history: pd.DataFrame, analysis: Analysis | None) -> tuple[Figur
     updates, gap = updates_info(history, analysis), gap_info(analysis)
     terms, lag = terms_info(analysis), lag_info(history, analysis)
     spread, rates = spread_info(analysis), learning_rates_info(analysis)
+    pace = throughput_info(analysis)
     made: list[Callable[[str], Figure]] = []
     made += [partial(updates_figure, updates)] if updates is not None else []
     made += [partial(gap_figure, gap)] if gap is not None else []
@@ -72,6 +74,7 @@ def all_figures(history: pd.DataFrame, analysis: Analysis | None) -> tuple[Figur
         partial(to_target_figure, info, number)
         for number, info in enumerate(to_target_infos(analysis), start=1)
     ]
+    made += [partial(throughput_figure, pace)] if pace is not None else []
     found += [figure(label) for figure, label in zip(made, _labels(), strict=False)]
     return tuple(found)
 

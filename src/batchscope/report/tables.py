@@ -9,6 +9,7 @@ from batchscope.analysis.estimates import TERMS
 from batchscope.analysis.gap_finding import inference_sentence
 from batchscope.analysis.results import Analysis, DecompositionRow, Estimate, StudyFacts, UpdatesShare
 from batchscope.analysis.words import minus, number, of_quantity, p_value, percent, quantity_name
+from batchscope.report.pace_tables import throughput_table
 from batchscope.report.recipe_tables import learning_rate_table, target_table
 from batchscope.report.table import (
     NOTHING,
@@ -41,6 +42,7 @@ def analysis_tables(analysis: Analysis) -> tuple[Table, ...]:
         _trend(analysis),
         _updates_share(analysis),
         _spread(analysis),
+        throughput_table(analysis),
         _flags(analysis),
         _exchangeability(analysis),
         _choices(analysis),

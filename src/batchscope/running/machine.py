@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Machine", "look_around", "thread_settings", "usable_cores"]
+__all__ = ["Machine", "look_around", "offer_to_be_ended", "thread_settings", "usable_cores"]
 
 _ROOT = Path("/")
 _LIMITS = ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -55,6 +56,12 @@ def thread_settings(threads: int) -> Mapping[str, str]:
         "NPROC",
     )
     return dict.fromkeys(names, str(threads))
+
+
+def offer_to_be_ended() -> None:
+    """Has Linux end this process first where memory runs out, before what others have at work."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
 
 def _free_memory(root: Path) -> int | None:

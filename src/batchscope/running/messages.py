@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from batchscope.own_study import CommandStudy, FunctionStudy
-from batchscope.records import BatchProgress, EpochRecord, Trial
+from batchscope.records import BatchProgress, EpochRecord, StagePace, Trial
 from batchscope.spec import Study
 
 if TYPE_CHECKING:
@@ -31,9 +31,12 @@ __all__ = [
     "Message",
     "Ready",
     "Refused",
+    "Rehearse",
+    "Rehearsed",
     "RunTrial",
     "SetUp",
     "Stored",
+    "TooLarge",
     "TrialEnded",
     "receive",
     "send",
@@ -100,6 +103,21 @@ class Measure:
 
 
 @dataclass(frozen=True)
+class Rehearse:
+    """To a worker: train each stage of a trial for a while, keep nothing of it, and say what that took.
+
+    Attributes:
+        trial: The trial.
+        seconds: To train each stage, about.
+        memory: Bytes of the machine's memory that the worker may have; None where nobody knows.
+    """
+
+    trial: Trial
+    seconds: float
+    memory: int | None
+
+
+@dataclass(frozen=True)
 class RunTrial:
     """To a worker: carry out this trial, going on from where it stands.
 
@@ -154,6 +172,24 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Rehearsed:
+    """From a worker: what each stage took."""
+
+    stages: tuple[StagePace, ...]
+
+
+@dataclass(frozen=True)
+class TooLarge:
+    """From a worker: memory ran out.
+
+    Attributes:
+        reason: As the library that noticed it says.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class BatchDone:
     """From a worker, now and then: where the epoch stands."""
 
@@ -202,8 +238,8 @@ class Fatal:
     error: Exception
 
 
-ToWorker = AnySetUp | Measure | RunTrial | Stored | Refused
-FromWorker = Ready | Measured | BatchDone | EpochDone | Discarded | TrialEnded | Fatal
+ToWorker = AnySetUp | Measure | Rehearse | RunTrial | Stored | Refused
+FromWorker = Ready | Measured | Rehearsed | TooLarge | BatchDone | EpochDone | Discarded | TrialEnded | Fatal
 Message = ToWorker | FromWorker
 
 

@@ -115,13 +115,15 @@ class Worker:
         except BrokenPipeError:
             return
 
+    def ended_for_memory(self) -> bool:
+        """Whether the process ended as systems and libraries end one where memory runs out."""
+        return -self.process.wait() in (signal.SIGKILL, signal.SIGABRT) and not self.fault
+
     def obituary(self) -> str:
         """Why the process may have ended: the end of its log, and in the last line how it ended."""
         code = self.process.wait()
         how = f"was ended by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
-        if (
-            -code in (signal.SIGKILL, signal.SIGABRT) and not self.fault
-        ):  # which is how systems and libraries do it
+        if self.ended_for_memory():
             how += ", as where memory runs out (then give fewer --workers)"
         return masked(f"the end of {self.log}:\n{_tail(self.log)}\nthe worker process {how}{self.fault}")
 

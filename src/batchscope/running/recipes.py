@@ -6,11 +6,11 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from batchscope.errors import HistoryError, TrainingError
-from batchscope.records import BatchProgress, EpochRecord
+from batchscope.records import PEAK_MEMORY, BatchProgress, EpochRecord
 from batchscope.running.messages import (
     AnyOwnSetUp,
     BatchDone,
@@ -20,7 +20,10 @@ from batchscope.running.messages import (
     FunctionSetUp,
     Message,
     Refused,
+    Rehearse,
+    Rehearsed,
     RunTrial,
+    TooLarge,
 )
 
 if TYPE_CHECKING:
@@ -90,14 +93,35 @@ class KerasRecipe:
     trainer: Trainer
 
     def carry_out(self, command: RunTrial, line: Line) -> None:
-        """Trains a trial."""
-        on_batch = _throttled(line)
+        """Trains a trial; each record tells the most memory since the trial began in this process."""
+        from batchscope.training.memory_use import peak_since_reset, reset_peaks
+
+        on_batch, reset = _throttled(line), reset_peaks()
         for record in self.trainer.run(command.trial, command.checkpoint, command.stored_epochs, on_batch):
-            line.store(record)
+            peak = peak_since_reset() if reset else None
+            memory = {} if peak is None else {PEAK_MEMORY: float(peak)}
+            line.store(replace(record, probes={**record.probes, **memory}))
 
     def measure(self, seconds: float) -> float:
-        """Measures training."""
-        return self.trainer.measure(seconds)
+        """Measures training at the study's smallest batch size."""
+        from batchscope.training.rehearsal import examples_per_second
+
+        return examples_per_second(self.trainer, seconds)
+
+    def rehearse(self, command: Rehearse) -> Rehearsed | TooLarge:
+        """Measures training, and the memory that it takes."""
+        from batchscope.training.memory import shortage_of
+        from batchscope.training.memory_use import MemoryMeter
+        from batchscope.training.rehearsal import rehearse
+
+        try:
+            meter = MemoryMeter(command.memory)
+            return Rehearsed(rehearse(self.trainer, command.trial, command.seconds, meter))
+        except Exception as error:
+            reason = shortage_of(error)
+            if reason is None:
+                raise
+            return TooLarge(reason)
 
 
 @dataclass(frozen=True)

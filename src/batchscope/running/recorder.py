@@ -14,9 +14,9 @@ from batchscope.running.messages import SOURCE_FACTS, STAGE_FACT
 from batchscope.running.progress import Watcher
 from batchscope.running.store import Store
 
-__all__ = ["Recorder", "threads_before"]
+__all__ = ["THREADS_FACT", "Recorder", "threads_before"]
 
-_THREADS = "threads of a worker"
+THREADS_FACT = "threads of a worker"
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,11 @@ class Recorder:
     def chosen(self, layout: Layout, rates: Mapping[Layout, float]) -> None:
         """The workers are to be these."""
         reason = told(rates) if rates else self.reason
-        facts = {"workers": str(layout.workers), _THREADS: str(layout.threads), "choice of workers": reason}
+        facts = {
+            "workers": str(layout.workers),
+            THREADS_FACT: str(layout.threads),
+            "choice of workers": reason,
+        }
         self.store.update_session(self.session, facts)
         self.watcher.note(f"{layout}: {reason}")
 
@@ -125,5 +129,5 @@ def threads_before(store: Store) -> int | None:
     """Threads of a worker in the last session that trained; None where no epoch is stored."""
     if not any(status.epochs for status in store.trials()):
         return None
-    known = [facts[_THREADS] for _, _, facts in store.sessions() if _THREADS in facts]
+    known = [facts[THREADS_FACT] for _, _, facts in store.sessions() if THREADS_FACT in facts]
     return int(known[-1]) if known else None

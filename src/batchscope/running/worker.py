@@ -23,6 +23,7 @@ from typing import BinaryIO
 from batchscope.errors import BatchscopeError, TrainingError
 from batchscope.masking import masked
 from batchscope.own.leftovers import end_all, own_mark
+from batchscope.running.machine import offer_to_be_ended
 from batchscope.running.messages import (
     STAGE_FACT,
     AnySetUp,
@@ -33,8 +34,11 @@ from batchscope.running.messages import (
     Measured,
     Message,
     Ready,
+    Rehearse,
+    Rehearsed,
     RunTrial,
     SetUp,
+    TooLarge,
     TrialEnded,
     receive,
     send,
@@ -72,6 +76,8 @@ def main() -> None:
             line.say(_run_trial(recipe, command, line))
         elif isinstance(command, Measure):
             line.say(_measure(recipe, command.seconds))
+        elif isinstance(command, Rehearse):
+            line.say(_rehearse(recipe, command))
 
 
 def leave_signals_to_the_run() -> None:
@@ -169,6 +175,16 @@ def _prepare_keras(set_up: SetUp) -> tuple[KerasRecipe, Mapping[str, str]]:
 def _measure(recipe: Recipe, seconds: float) -> Measured | Fatal:
     try:
         return Measured(recipe.measure(seconds))
+    except Exception:  # noqa: BLE001  # the run tells it
+        return Fatal(TrainingError(f"training could not be measured:\n{traceback.format_exc()}"))
+
+
+def _rehearse(recipe: Recipe, command: Rehearse) -> Rehearsed | TooLarge | Fatal:
+    if not isinstance(recipe, KerasRecipe):
+        raise TypeError(f"only what Keras trains can be rehearsed, but got {recipe!r}")
+    offer_to_be_ended()
+    try:
+        return recipe.rehearse(command)
     except Exception:  # noqa: BLE001  # the run tells it
         return Fatal(TrainingError(f"training could not be measured:\n{traceback.format_exc()}"))
 

@@ -68,6 +68,10 @@ class Examples:
         """Images as they are."""
         return ImageSource(self.feed, rows)
 
+    def probed_images(self) -> ImageSource:
+        """Those that probes look at, as they are."""
+        return self.clean(self.training[self.probed])
+
 
 class Feeding(Protocol):
     """Gives a stage its examples."""
@@ -103,7 +107,7 @@ class ImageFeeding:
 
     def probed(self, replicate: int) -> Source:  # noqa: ARG002  # the same in all
         """The training images that probes look at, as they are."""
-        return self.examples.clean(self.examples.training[self.examples.probed])
+        return self.examples.probed_images()
 
     def validation(self, replicate: int) -> Source:  # noqa: ARG002  # the same in all
         """The validation images."""
@@ -145,8 +149,7 @@ class ReadyFeeding:
 
     def probed(self, replicate: int) -> Source:
         """The training images that probes look at, as they are."""
-        rows = self.examples.training[self.examples.probed]
-        return self._source("probed", replicate, self.examples.clean(rows))
+        return self._source("probed", replicate, self.examples.probed_images())
 
     def validation(self, replicate: int) -> Source:
         """The validation images."""

@@ -13,28 +13,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchscope.data import TrainingData, selection_rows
-from batchscope.history import SELECTION
 from batchscope.records import EpochRecord, Trial
 from batchscope.schedule import StageSchedule, StageStart, schedule
 from batchscope.spec import Stage, Study
 from batchscope.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from batchscope.training.cut import find_cut
 from batchscope.training.features import NOTHING_KEPT, FeatureStore
-from batchscope.training.feeding import Examples, Feeding, make_feeding
+from batchscope.training.feeding import Examples, Feeding, ImageFeeding, make_feeding
 from batchscope.training.initial import initial_values
 from batchscope.training.inputs import make_feed
 from batchscope.training.loops import Figures
 from batchscope.training.memory import shortage_told
 from batchscope.training.network import Network, build_network
 from batchscope.training.parts import part_ends, together, within_columns
-from batchscope.training.probes import Evaluator, ProbePlan, probe_rows, recalibrate, run_probes
-from batchscope.training.recalibration import averages_kept, batchnorm_layers, use_moments
+from batchscope.training.probes import Evaluator, ProbePlan, probe_rows, run_probes
 from batchscope.training.recipe import check_recipe
 from batchscope.training.reporting import OnBatch, counting_on, reporter
-from batchscope.training.sources import ImageSource, Source
+from batchscope.training.sources import Source
 from batchscope.training.stage_program import StageProgram, assign, compile_stage, values
 from batchscope.training.staleness import stale_weight
 from batchscope.training.streams import Purpose, generator, seed_for
+from batchscope.training.validation import Validator
 
 __all__ = ["Trainer"]
 
@@ -105,31 +104,37 @@ class Trainer:
         """The layers, holding the weights of the trial that ran last."""
         return self._network
 
-    def measure(self, seconds: float) -> float:
-        """Trains on nothing for a while, to see how fast that goes here and now.
+    @property
+    def batch_sizes(self) -> list[int]:
+        """Those of the study."""
+        return self._study.batch_sizes
 
-        Args:
-            seconds: How long, about; evenly spent on the stages.
+    def stages(self, trial: Trial) -> tuple[StageSchedule, ...]:
+        """The stages of a trial as they are laid out."""
+        return self._schedule(trial.batch_size, trial.learning_rate)
 
-        Returns:
-            Examples per second over a whole trial of the smallest batch size, without what is done
-            once for all trials.
-        """
-        stages = self._schedule(min(self._study.batch_sizes))
-        times = [self._seconds_per_example(planned, seconds / len(stages)) for planned in stages]
-        # Of a stage whose length is not known ahead, an epoch counts.
-        examples = [planned.examples or planned.examples_per_epoch for planned in stages]
-        return sum(examples) / sum(count * each for count, each in zip(examples, times, strict=True))
+    def begin(self, trial: Trial) -> None:
+        """Sets the weights that a trial begins with."""
+        assign(self._variables, self._initial_weights(trial.replicate))
 
-    def _seconds_per_example(self, planned: StageSchedule, seconds: float) -> float:
+    def enter(self, planned: StageSchedule) -> StageProgram:
+        """Makes a stage ready to train from its first update on."""
         program = self._program(planned)
         program.enter(self._network, planned, None)
-        source, batch_size = program.blank(_MEASURED_BATCHES * planned.forward_batch), planned.forward_batch
-        order, done, start = np.arange(len(source)), 0, time.perf_counter()
-        while done == 0 or time.perf_counter() - start < seconds:
-            program.loop.train(source, order, batch_size)
-            done += len(source)
-        return (time.perf_counter() - start) / done
+        return program
+
+    def shown(self, planned: StageSchedule) -> Source:
+        """What a stage is fed in a first epoch; where these are ready features, zeros of their shape."""
+        feeding = self._feeding_of(planned)
+        if isinstance(feeding, ImageFeeding):
+            return feeding.training(replicate=1, epoch=1)
+        return self._program(planned).blank(len(self._examples.training))
+
+    def end_stage(self, planned: StageSchedule, trial: Trial, shown: Source) -> None:
+        """Validates, and probes where the study does, as at the end of a stage; keeps nothing of it."""
+        self._validator(planned).measure(trial)
+        if self._study.probes != "none":
+            self._probe(planned, trial, shown, stale_weight=1.0)
 
     def run(
         self,
@@ -166,7 +171,7 @@ class Trainer:
         if saved is not None and not (saved.study == self._digest and _follows(saved, trial, stored_epochs)):
             saved = None
         if saved is None:
-            assign(self._variables, self._initial_weights(trial.replicate))
+            self.begin(trial)
             last: EpochRecord = _START
             starts: tuple[StageStart, ...] = ()
         else:
@@ -176,8 +181,7 @@ class Trainer:
                 yield last
         order = _Order(trial, checkpoint, on_batch)
         optimizer = None if saved is None else saved.optimizer
-        stages = self._schedule(trial.batch_size, trial.learning_rate)
-        for planned in stages[max(len(starts) - 1, 0) :]:
+        for planned in self.stages(trial)[max(len(starts) - 1, 0) :]:
             if optimizer is None:
                 starts = (*starts, StageStart(last.epoch, last.updates, last.seconds))
             for record in self._stage_records(planned, order, starts, last, optimizer):
@@ -252,7 +256,7 @@ class Trainer:
         order = generator(Purpose.ORDER, self._study.seed, trial.replicate, epoch).permutation(len(source))
         shown = order[: planned.examples_in(of_stage)]
         reported, seconds, within = self._train_parts(planned, ordered, source, shown, last)
-        validated, selected = self._validate(planned, trial)
+        validated, selected = self._validator(planned).measure(trial)
         updates = last.updates + planned.updates_in(of_stage)
         record = EpochRecord(
             stage=stage.name,
@@ -297,46 +301,23 @@ class Trainer:
             done.append((len(positions), loop.train(source, positions, planned.forward_batch, step)))
             seconds += time.perf_counter() - start
             if end < ends[-1]:
-                measured, _ = self._validate(planned, ordered.trial, selects=False)
+                measured = self._validator(planned).validate(ordered.trial)
                 within |= within_columns(part, last.updates + end, measured)
             first = end
         return together(done), seconds, within
 
+    def _validator(self, planned: StageSchedule) -> Validator:
+        return Validator(
+            self._study,
+            planned.stage,
+            self._network.backbone,
+            self._examples,
+            self._program(planned).evaluator,
+            self._feeding_of(planned),
+        )
+
     def _feeding_of(self, planned: StageSchedule) -> Feeding:
         return self._feedings[planned.stage.name]
-
-    def _validate(
-        self, planned: StageSchedule, trial: Trial, *, selects: bool = True
-    ) -> tuple[Figures, dict[str, float]]:
-        """Of the validation examples; and, as columns, of those by which a learning rate is chosen."""
-        backbone = self._network.backbone
-        if planned.stage.evaluation == "moving" or not batchnorm_layers(backbone):
-            return self._validate_by_averages(planned, trial, selects=selects)
-        moments = recalibrate(self._probed_images(), backbone)
-        with averages_kept(backbone):
-            use_moments(backbone, moments)
-            return self._validate_by_averages(planned, trial, selects=selects)
-
-    def _validate_by_averages(
-        self, planned: StageSchedule, trial: Trial, *, selects: bool
-    ) -> tuple[Figures, dict[str, float]]:
-        evaluator, feeding = self._program(planned).evaluator, self._feeding_of(planned)
-        found = evaluator.by_averages(feeding.validation(trial.replicate), self._validated(trial))
-        if not selects or not len(self._examples.selection):
-            return found, {}
-        chosen_by = evaluator.by_averages(feeding.selection(trial.replicate))
-        return found, {
-            f"{SELECTION}loss": chosen_by.loss,
-            f"{SELECTION}accuracy": chosen_by.accuracy,
-        }
-
-    def _validated(self, trial: Trial) -> int:
-        """How many validation images, from the first, a trial's figures rest on."""
-        count = len(self._examples.validation)
-        return count if self._study.last_batch == "keep" else count - count % trial.batch_size
-
-    def _probed_images(self) -> ImageSource:
-        return self._examples.clean(self._examples.training[self._examples.probed])
 
     def _is_probed(self, planned: StageSchedule, start: StageStart, record: EpochRecord) -> bool:
         wanted = self._study.probes
@@ -353,9 +334,9 @@ class Trainer:
             augmented=None if stage.augmentation is None else shown,
             positions=self._examples.probed,
             validation=feeding.validation(trial.replicate),
-            validated=self._validated(trial),
+            validated=self._validator(planned).count(trial),
             batch_size=planned.forward_batch,
-            images=self._probed_images() if recalibrates else None,
+            images=self._examples.probed_images() if recalibrates else None,
             stale_weight=stale_weight,
         )
         columns = run_probes(self._program(planned).evaluator, self._network.backbone, plan)
@@ -363,7 +344,6 @@ class Trainer:
         return columns | {"probe_seconds": time.perf_counter() - start}
 
 
-_MEASURED_BATCHES = 4
 _START = EpochRecord(
     stage="",
     epoch=0,
