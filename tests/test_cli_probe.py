@@ -136,10 +136,12 @@ def test_an_unknown_study_and_own_code_are_refused(command: Command, tmp_path: P
     assert "must be one that Keras trains" in done.err
 
 
-def test_from_python_nothing_is_printed(
+def test_from_python_the_course_is_printed_unless_it_shall_be_quiet(
     command: Command, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    found = batchscope.probe(small_study(), batch_sizes=(4, 8))
+    batchscope.probe(small_study(), batch_sizes=(4, 8))
+    assert capfd.readouterr().out.splitlines()[1:] == ["batch size 4: trained", "batch size 8: trained"]
+    found = batchscope.probe(small_study(), batch_sizes=(4, 8), quiet=True)
     assert (found.largest, found.doubling_pays_to) == (8, 8)
     assert capfd.readouterr() == ("", "")
     with pytest.raises(StudyError, match="2 problems"):
