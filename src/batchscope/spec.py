@@ -132,6 +132,9 @@ class Study(BaseStudy):
         probe_images: Size of the fixed stratified subset of the training images that probes look
             at; all of them where there are fewer. By default 2,000, or for a `ModelSpec.network` the
             largest batch size where that is more.
+        extra_probes: What else to measure where `probes` do, at the cost of gradients:
+            ``gradient_noise``, what the gradient noise scale is made of; ``sharpness``, the loss' largest
+            curvature and its maximum in a small box.
     """
 
     last_batch: Literal["keep", "drop"] = "keep"
@@ -139,6 +142,7 @@ class Study(BaseStudy):
     model: ModelSpec = ModelSpec()
     probes: Literal["last", "every", "none"] = "last"
     probe_images: Annotated[int, Field(ge=1)] = _PROBE_IMAGES
+    extra_probes: list[Literal["gradient_noise", "sharpness"]] = Field(default=[])
     stages: Annotated[list[Stage], Field(min_length=1)]
 
     @model_validator(mode="before")
@@ -186,6 +190,17 @@ class Study(BaseStudy):
             raise ValueError(
                 f"probe_images must be at least {max(together)}, so that probes normalise by as many "
                 f'examples as training does, or probes must be "none"; it is {self.probe_images}'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _extra_probes_go_with_probes(self) -> Study:
+        if len(set(self.extra_probes)) < len(self.extra_probes):
+            raise ValueError(f"extra_probes must be listed once each; they are {self.extra_probes}")
+        if self.extra_probes and self.probes == "none":
+            raise ValueError(
+                'extra_probes are measured where probes are, so probes must be "last" or "every"; or leave '
+                "extra_probes out"
             )
         return self
 

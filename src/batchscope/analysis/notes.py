@@ -8,6 +8,7 @@ import numpy as np
 
 from batchscope.analysis.decomposition import without_batchnorm
 from batchscope.analysis.gap_finding import inference_sentence
+from batchscope.analysis.gradient_findings import gradient_notes
 from batchscope.analysis.panel import Panel
 from batchscope.analysis.probe_cost import probe_cost
 from batchscope.analysis.results import Analysis, StudyFacts, SummaryRow
@@ -37,6 +38,7 @@ def draw_notes(analysis: Analysis, panel: Panel, settings: Settings) -> tuple[Se
         *_differing_updates(panel),
         *_replicates_not_compared(analysis),
         *_decomposition(analysis, panel),
+        *gradient_notes(analysis),
         *_not_computed(analysis),
         *_probe_cost(panel),
     )

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from batchscope.analysis.panel import Bools, Floats, Ints, Panel
 
-__all__ = ["ProbedCell", "probed_cells"]
+__all__ = ["ProbedCell", "probed_cells", "stage_ends"]
+
+
+class _Row(Protocol):
+    @property
+    def stage(self) -> str: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def ends_stage(self) -> bool: ...
+
+
+_AnyRow = TypeVar("_AnyRow", bound=_Row)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +83,13 @@ def probed_cells(panel: Panel, complete: Bools) -> Iterator[ProbedCell]:
             trials=trials,
             columns=columns,
         )
+
+
+def stage_ends(rows: Sequence[_AnyRow]) -> tuple[_AnyRow, ...]:
+    """The rows that stand for the end of a stage, by stage, then batch size."""
+    found = [row for row in rows if row.ends_stage]
+    stages = {stage: place for place, stage in enumerate(dict.fromkeys(row.stage for row in found))}
+    return tuple(sorted(found, key=lambda row: (stages[row.stage], row.batch_size)))
 
 
 def _probed_stages(panel: Panel, complete: Bools) -> Bools:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from batchscope.analysis.estimates import Decomposition, DecompositionRow, Estimate, SummaryRow
 from batchscope.analysis.facts import End, StageSpan, StudyFacts
 from batchscope.analysis.learning_rates import LearningRatePoint, LearningRates
+from batchscope.analysis.noise_scale import NoiseScaleRow, NoiseScales
+from batchscope.analysis.sharpness import Sharpness, SharpnessRow
 from batchscope.analysis.targets import TargetRow
 from batchscope.analysis.words import Figure, Sentence
 
@@ -28,8 +30,12 @@ __all__ = [
     "Flag",
     "LearningRatePoint",
     "LearningRates",
+    "NoiseScaleRow",
+    "NoiseScales",
     "Recommendation",
     "Sentence",
+    "Sharpness",
+    "SharpnessRow",
     "Spread",
     "SpreadRow",
     "StageSpan",
@@ -295,6 +301,8 @@ class Analysis:
         learning_rates: At which learning rates batch sizes were compared.
         targets: By stage, then batch size, for stages that end at a target.
         decomposition: What the observed gap is made of, where the history has probes.
+        noise_scale: The gradient noise scale, where probes measured it.
+        sharpness: How sharp the loss is around the weights, likewise.
         comparisons: By quantity (the metric, then the gap), then batch size.
         trend: The metric's, then the gap's where there is one.
         updates_share: One per stage, in the order of training.
@@ -311,6 +319,8 @@ class Analysis:
     learning_rates: LearningRates
     targets: tuple[TargetRow, ...]
     decomposition: Decomposition
+    noise_scale: NoiseScales
+    sharpness: Sharpness
     comparisons: tuple[Comparison, ...]
     trend: tuple[Trend, ...]
     updates_share: tuple[UpdatesShare, ...]

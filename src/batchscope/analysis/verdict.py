@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 from batchscope.analysis.gap_finding import decomposition_sentence, gap_finding
+from batchscope.analysis.gradient_findings import noise_scale_sentences, sharpness_sentences
 from batchscope.analysis.headline import headline, headline_share, share_clause
 from batchscope.analysis.moments import t_quantile
 from batchscope.analysis.recipe_findings import learning_rate_sentences, target_sentences
@@ -48,7 +49,8 @@ def draw_verdict(analysis: Analysis) -> tuple[Sentence, ...]:
     generalization; then what to do (`recommended`, `cannot_tell`);
     which batch sizes reached their target (`target_reached`, `target_missed`);
     what puts the data in doubt (`diverged`, `replicates_flagged`); what holds up statistically
-    (`comparison_*`, `trend_*`); the other stages (`stage_share`); how replicates scatter
+    (`comparison_*`, `trend_*`); the other stages (`stage_share`); what probes found of gradients and
+    curvature (`noise_scale`, `sharpness`); how replicates scatter
     (`spread_*`, `replicates_alike`); and how far to trust it (`few_replicates`,
     `learning_rate_chosen`, `learning_rate_at_edge`, `learning_rate_unknown`). A test counts as
     significant where p < 1 - confidence.
@@ -65,6 +67,8 @@ def draw_verdict(analysis: Analysis) -> tuple[Sentence, ...]:
         _comparisons,
         _trends,
         _stage_shares,
+        noise_scale_sentences,
+        sharpness_sentences,
         _spread,
         _alike,
         _few_replicates,
