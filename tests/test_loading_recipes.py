@@ -125,3 +125,27 @@ def test_a_learning_rate_becomes_a_table_where_a_key_of_it_is_set():
     plain = parse_study(apply_changes(raw, [(key, 0.5)]), "mine")
     assert (plain.stages[0].learning_rate, plain.grid) == (0.5, None)
     assert "stages.one.learning_rate: " in "\n".join(difference(plain, study))
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (["gradient_noise", "gradient_noise"], "extra_probes must be listed once each"),
+        (["noise"], "extra_probes"),
+        ("sharpness", "extra_probes"),
+        ([3], "extra_probes"),
+        (None, "extra_probes"),
+    ],
+)
+def test_extra_probes_are_known_and_each_once(value: object, told: str):
+    with pytest.raises(StudyError, match=told):
+        parse_study(apply_changes(read_toml(MINIMAL, "mine"), [("extra_probes", value)]), "mine")
+
+
+def test_extra_probes_are_none_unless_asked_for_and_need_probes():
+    assert parse_study(read_toml(MINIMAL, "mine"), "mine").extra_probes == []
+    raw = apply_changes(read_toml(MINIMAL, "mine"), [("extra_probes", ["sharpness", "gradient_noise"])])
+    study = parse_study(raw, "mine")
+    assert parse_study(read_toml(dump_study(study), "mine"), "mine") == study
+    with pytest.raises(StudyError, match='probes must be "last" or "every"'):
+        parse_study(apply_changes(raw, [("probes", "none")]), "mine")

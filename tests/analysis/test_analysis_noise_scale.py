@@ -5,36 +5,16 @@ from __future__ import annotations
 import json
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy.stats import t as student
 
 from batchscope.analysis.analyze import analyze
 from batchscope.analysis.encode import to_json
 from batchscope.analysis.noise_scale import fieller
-from probed import Terms, probed_history
+from probed import ONE_TRIAL, Terms, probed_history, with_gradients
 
 RNG = np.random.default_rng(21)
 NORM2, TRACE = "probe_gradient_norm2", "probe_gradient_trace"
-ONE_TRIAL = {
-    "probe_gradient_norm2_error": 0.2,
-    "probe_gradient_trace_error": 2.0,
-    "probe_gradient_correlation": -0.05,
-    "probe_gradient_batches": 40.0,
-}
-
-
-def measured(history: pd.DataFrame, norm2: float = 2.0, seed: int = 3) -> pd.DataFrame:
-    """Figures of gradients at the probed epochs; the trace grows with the epoch."""
-    rng = np.random.default_rng(seed)
-    history = history.copy()
-    here = history["probe_train_clean_accuracy"].notna()
-    count = int(here.sum())
-    history.loc[here, NORM2] = norm2 + rng.normal(0, 0.1, count)
-    history.loc[here, TRACE] = 100.0 * history.loc[here, "epoch"] + rng.normal(0, 5, count)
-    for name, value in ONE_TRIAL.items():
-        history.loc[here, name] = value
-    return history
 
 
 def brute_force(means: tuple[float, float], covariance: np.ndarray, quantile: float) -> tuple[float, float]:
@@ -82,7 +62,7 @@ def test_the_interval_covers_the_planted_noise_scale_as_often_as_it_says():
 
 
 def test_estimates_are_averaged_before_they_are_divided():
-    history = measured(probed_history(batch_sizes=(16, 64), replicates=3))
+    history = with_gradients(probed_history(batch_sizes=(16, 64), replicates=3))
     found = analyze(history).noise_scale
     assert found.reason is None
     assert [(row.stage, row.batch_size) for row in found.ends] == [
@@ -102,7 +82,7 @@ def test_estimates_are_averaged_before_they_are_divided():
 
 
 def test_one_replicate_has_an_interval_over_its_batches():
-    history = measured(probed_history(batch_sizes=(16,), replicates=1))
+    history = with_gradients(probed_history(batch_sizes=(16,), replicates=1))
     row = analyze(history).noise_scale.ends[-1]
     trial = history[history.epoch == 6].iloc[0]
     covariance = np.array([[0.04, -0.02], [-0.02, 4.0]])
@@ -115,7 +95,7 @@ def test_one_replicate_has_an_interval_over_its_batches():
 
 
 def test_a_gradient_that_is_not_told_from_none_has_no_upper_end_or_no_estimate():
-    history = measured(probed_history(batch_sizes=(16, 64)), norm2=0.05)
+    history = with_gradients(probed_history(batch_sizes=(16, 64)), norm2=0.05)
     row = analyze(history).noise_scale.ends[0]
     assert row.unbounded
     assert row.high == np.inf
@@ -133,14 +113,14 @@ def test_a_gradient_that_is_not_told_from_none_has_no_upper_end_or_no_estimate()
 
 
 def test_every_probed_epoch_has_its_row_and_the_last_ends_its_stage():
-    history = measured(probed_history(batch_sizes=(16,), every=True))
+    history = with_gradients(probed_history(batch_sizes=(16,), every=True))
     rows = analyze(history).noise_scale.rows
     assert [row.epoch for row in rows if row.ends_stage] == [3, 6]
     assert [round(row.noise_scale / 50) for row in rows] == [1, 2, 3, 4, 5, 6]
 
 
 def test_the_verdict_places_batch_sizes_only_an_order_of_magnitude_away():
-    history = measured(
+    history = with_gradients(
         probed_history(batch_sizes=(64, 256, 8_192), terms=lambda *_: Terms(), stages=(("one", 5),))
     )
     sentence = next(said for said in analyze(history).verdict if said.rule == "noise_scale")
@@ -160,10 +140,7 @@ def test_without_the_columns_there_are_no_rows_and_no_word():
 
 
 def test_sharpness_is_averaged_and_what_did_not_converge_is_counted():
-    history = probed_history(batch_sizes=(16, 64))
-    here = history["probe_train_clean_accuracy"].notna()
-    history.loc[here, "probe_sharpness"] = 0.1 * history["batch_size"] + history["replicate"]
-    history.loc[here, "probe_hessian_top"] = 2.0 * history["batch_size"] + history["replicate"]
+    history = with_gradients(probed_history(batch_sizes=(16, 64)))
     history.loc[(history.batch_size == 64) & (history.replicate == 3), "probe_hessian_top"] = np.nan
     analysis = analyze(history)
     first, *_, last = analysis.sharpness.ends

@@ -26,7 +26,8 @@ def noise_scale_sentences(analysis: Analysis) -> list[Sentence]:
     more, and as well above where it ends at a tenth or less.
     """
     rows = [row for row in analysis.noise_scale.ends if math.isfinite(row.noise_scale)]
-    return [_noise_scale(stage, found, analysis) for stage, found in _by_stage(rows)]
+    stages = _by_stage(rows)
+    return [_noise_scale(stage, found, analysis, last=stage == stages[-1][0]) for stage, found in stages]
 
 
 def sharpness_sentences(analysis: Analysis) -> list[Sentence]:
@@ -63,7 +64,7 @@ def rounded(value: float) -> str:
     return minus(text)
 
 
-def _noise_scale(stage: str, rows: Sequence[NoiseScaleRow], analysis: Analysis) -> Sentence:
+def _noise_scale(stage: str, rows: Sequence[NoiseScaleRow], analysis: Analysis, *, last: bool) -> Sentence:
     confidence = analysis.facts.confidence
     low, high = rows[0], rows[-1]
     shown = [low] if low is high else [low, high]
@@ -73,17 +74,18 @@ def _noise_scale(stage: str, rows: Sequence[NoiseScaleRow], analysis: Analysis) 
     )
     below = [row.batch_size for row in rows if row.low >= _ORDER_OF_MAGNITUDE * row.batch_size]
     above = [row.batch_size for row in rows if row.batch_size >= _ORDER_OF_MAGNITUDE * row.high]
-    text = (
-        f"At the end of {stage or 'training'} the gradient noise scale is {told}. Roughly, to an order of "
-        "magnitude and as far as its assumptions hold, it tells the batch size beyond which larger batches "
-        "save few updates (McCandlish et al. 2018)"
-    )
+    text = f"At the end of {stage or 'training'} the gradient noise scale is {told}"
     placed = [
         f"batch size {batch_sizes(sizes)} {'lies' if len(sizes) == 1 else 'lie'} well {where} it"
         for sizes, where in ((below, "below"), (above, "above"))
         if sizes
     ]
     text += f"; {' and '.join(placed)}." if placed else "."
+    if last:
+        text += (
+            " Roughly, to an order of magnitude and as far as its assumptions hold, the noise scale tells "
+            "the batch size beyond which larger batches save few updates (McCandlish et al. 2018)."
+        )
     figures: tuple[tuple[str, Figure], ...] = (("stage", stage),)
     for row in shown:
         name = f"batch_size_{row.batch_size}"

@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 PANELS = Panels(columns=2, width=380, margin=72)
+COURSE = Panels(columns=1, width=560, margin=78)
 # Beyond the data on either side, as a factor.
 _ROOM = 1.4
 
@@ -66,6 +67,7 @@ class NoiseScaleInfo:
         last = self.points[self.points["order"] == self.points["order"].max()].dropna(subset=["noise_scale"])
         if last.empty:
             return "The gradient noise scale is too large to be told"
+        last = last.groupby("batch_size").tail(1)
         first, final = last.iloc[0], last.iloc[-1]
         text = f"The gradient noise scale is {rounded(first['noise_scale'])} at batch {first['batch_size']}"
         if final["batch_size"] != first["batch_size"]:
@@ -160,10 +162,11 @@ def noise_scale_figure(info: NoiseScaleInfo, label: str) -> Figure:
 
 def noise_course_figure(info: NoiseScaleInfo, label: str) -> Figure:
     """The noise scale over the course of training."""
-    base = alt.Chart().encode(
+    base = alt.Chart(inline(info.points)).encode(
         x=epoch_axis((0, int(info.points["epoch"].max()))),
         y=_scale_axis(info.domain),
         color=batch_size_colour(info.batch_sizes),
+        detail="stage:N",
     )
     tips = hover_points(base, ("stage", "batch_size", "epoch", "noise_scale", "low", "high", "replicates"))
     line = base.mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=40))
@@ -172,10 +175,10 @@ def noise_course_figure(info: NoiseScaleInfo, label: str) -> Figure:
         label=label,
         title=f"Over training: {info.title[0].lower()}{info.title[1:]}",
         caption="The gradient noise scale at every probed epoch: means over replicates of both its parts, "
-        "then their ratio. The table in the JSON has the intervals.",
+        "then their ratio. Intervals are in the JSON.",
         notes=info.notes,
-        chart=faceted([line, tips], info.points, PANELS, 250),
-        panels=PANELS,
+        chart=alt.layer(line, tips).properties(width=COURSE.width, height=280),
+        panels=COURSE,
     )
 
 

@@ -16,7 +16,7 @@ from batchscope.training.network import Network, set_trainable
 from batchscope.training.recalibration import averages_kept, batchnorm_layers
 from batchscope.training.sharpness import box_sharpness, top_eigenvalue
 from batchscope.training.sources import ReadySource, Source
-from batchscope.training.stage_program import StageProgram
+from batchscope.training.stage_program import StageProgram, evaluation_model
 
 __all__ = ["NOISE_BATCH", "SHARPNESS_EXAMPLES", "ExtraProbes", "check_extra_probes"]
 
@@ -70,10 +70,13 @@ class ExtraProbes:
         return columns
 
     def _of(self, program: StageProgram) -> Derivatives:
-        name = program.stage.name
-        if name not in self._derivatives:
-            self._derivatives[name] = Derivatives(program.evaluator.own_mode.model)
-        return self._derivatives[name]
+        stage = program.stage
+        if stage.name not in self._derivatives:
+            model = program.evaluator.own_mode.model
+            if _normalises(stage, self._network.backbone):
+                model = evaluation_model(self._network, "twice_differentiable")
+            self._derivatives[stage.name] = Derivatives(model)
+        return self._derivatives[stage.name]
 
 
 def check_extra_probes(study: Study, network: Network, probed: int) -> None:
@@ -100,6 +103,8 @@ def check_extra_probes(study: Study, network: Network, probed: int) -> None:
             _check_batches(study, stage, network, probed)
         if "sharpness" in study.extra_probes:
             _check_weights(stage, network)
+    if "sharpness" in study.extra_probes:
+        _check_layers(network)
 
 
 def _check_batches(study: Study, stage: Stage, network: Network, probed: int) -> None:
@@ -124,6 +129,19 @@ def _check_weights(stage: Stage, network: Network) -> None:
             f'extra_probes = ["sharpness"] takes at most {MOST_WEIGHTS:,} trained weights, for it would need '
             f"minutes and gigabytes for more, but stages.{stage.name} trains {trained:,}; leave the probe "
             "out, or train fewer layers"
+        )
+
+
+def _check_layers(network: Network) -> None:
+    """Other layers that take moments by ``tf.nn.moments``, see `rewriting.SmoothBatchNorm`."""
+    kinds = (keras.layers.LayerNormalization, keras.layers.GroupNormalization)
+    everywhere = network.backbone._flatten_layers(include_self=False)  # noqa: SLF001  # Keras has no public walk
+    found = [layer.name for layer in everywhere if isinstance(layer, kinds)]
+    if found:
+        raise TrainingError(
+            'extra_probes = ["sharpness"] needs second derivatives, which TensorFlow has wrong for '
+            f"LayerNormalization and GroupNormalization, but {network.backbone.name} has {len(found)} of "
+            f"them, first {found[0]}; leave the probe out"
         )
 
 
