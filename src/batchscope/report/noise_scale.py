@@ -196,5 +196,5 @@ def _scale_axis(domain: tuple[float, float]) -> alt.Y:
         "noise_scale:Q",
         title="Noise scale (examples, log scale)",
         scale=alt.Scale(type="log", domain=list(domain), nice=False),
-        axis=alt.Axis(format="~s", labelOverlap=True, tickCount=6),
+        axis=alt.Axis(format=",~g", labelOverlap=True, tickCount=6),
     )
