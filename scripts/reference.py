@@ -147,8 +147,8 @@ def values(schema: dict[str, Any]) -> str:
         found += ["not empty"] if branch.get("minLength") == 1 else []
         found += [f"`{branch['pattern']}`"] if "pattern" in branch else []
         if branch.get("type") == "array":
-            least = branch["minItems"]
-            found.append(f"{'exactly' if branch.get('maxItems') == least else 'at least'} {least}")
+            if (least := branch.get("minItems", 0)) > 0:
+                found.append(f"{'exactly' if branch.get('maxItems') == least else 'at least'} {least}")
             found += [f"each {text}" for text in filter(None, [values(branch["items"])])]
     return ", ".join(found)
 

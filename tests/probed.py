@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from batchscope.history import check_history
 
 IMAGES = 14_000
 MOMENTUM = 0.999
+ONE_TRIAL = {
+    "probe_gradient_norm2_error": 0.2,
+    "probe_gradient_trace_error": 2.0,
+    "probe_gradient_correlation": -0.05,
+    "probe_gradient_batches": 40.0,
+}
+"""How far the figures of one trial's gradients are known."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,25 @@ def probed_history(
                 probed = every or place in last
                 rows.append(row | (_probes(row, planted, lag) if probed else {}))
     return check_history(pd.DataFrame(rows))
+
+
+def with_gradients(history: pd.DataFrame, norm2: float = 2.0, seed: int = 3) -> pd.DataFrame:
+    """The same with figures of gradients and of sharpness at the probed epochs.
+
+    The gradient's squared norm is about `norm2`, the covariance's trace a hundred times the epoch.
+    """
+    rng = np.random.default_rng(seed)
+    history = history.copy()
+    here = history["probe_train_clean_accuracy"].notna()
+    count = int(here.sum())
+    history.loc[here, "probe_gradient_norm2"] = norm2 + rng.normal(0, 0.1, count)
+    traces = 100.0 * history.loc[here, "epoch"] + rng.normal(0, 5, count)
+    history.loc[here, "probe_gradient_trace"] = traces
+    for name, value in ONE_TRIAL.items():
+        history.loc[here, name] = value
+    history.loc[here, "probe_sharpness"] = 0.1 * history["batch_size"] + history["replicate"]
+    history.loc[here, "probe_hessian_top"] = 2.0 * history["batch_size"] + history["replicate"]
+    return history
 
 
 def in_inference_mode(history: pd.DataFrame, *stages: str) -> pd.DataFrame:

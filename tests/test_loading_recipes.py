@@ -174,3 +174,27 @@ def test_targets_of_the_command_line_are_checked_alike(texts: list[str], rule: s
     with pytest.raises(StudyError) as refused:
         parse_targets(texts)
     assert rule in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (["gradient_noise", "gradient_noise"], "extra_probes must be listed once each"),
+        (["noise"], "extra_probes"),
+        ("sharpness", "extra_probes"),
+        ([3], "extra_probes"),
+        (None, "extra_probes"),
+    ],
+)
+def test_extra_probes_are_known_and_each_once(value: object, told: str):
+    with pytest.raises(StudyError, match=told):
+        parse_study(apply_changes(read_toml(MINIMAL, "mine"), [("extra_probes", value)]), "mine")
+
+
+def test_extra_probes_are_none_unless_asked_for_and_need_probes():
+    assert parse_study(read_toml(MINIMAL, "mine"), "mine").extra_probes == []
+    raw = apply_changes(read_toml(MINIMAL, "mine"), [("extra_probes", ["sharpness", "gradient_noise"])])
+    study = parse_study(raw, "mine")
+    assert parse_study(read_toml(dump_study(study), "mine"), "mine") == study
+    with pytest.raises(StudyError, match='probes must be "last" or "every"'):
+        parse_study(apply_changes(raw, [("probes", "none")]), "mine")

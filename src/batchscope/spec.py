@@ -173,6 +173,9 @@ class Study(BaseStudy):
         validations_per_epoch: Into how many even parts an epoch falls, after each of which validation
             is measured; 1 measures it at the epoch's end alone. What is measured before stands in the
             same row of the history, as ``within_1_updates``, ``within_1_val_accuracy`` and so on.
+        extra_probes: What else to measure where `probes` do, at the cost of gradients:
+            ``gradient_noise``, what the gradient noise scale is made of; ``sharpness``, the loss' largest
+            curvature and its maximum in a small box.
     """
 
     last_batch: Literal["keep", "drop"] = "keep"
@@ -181,6 +184,7 @@ class Study(BaseStudy):
     probes: Literal["last", "every", "none"] = "last"
     probe_images: Annotated[int, Field(ge=1)] = _PROBE_IMAGES
     validations_per_epoch: Annotated[int, Field(ge=1, le=1000)] = 1
+    extra_probes: list[Literal["gradient_noise", "sharpness"]] = Field(default=[])
     stages: Annotated[list[Stage], Field(min_length=1)]
 
     @model_validator(mode="before")
@@ -228,6 +232,17 @@ class Study(BaseStudy):
             raise ValueError(
                 f"probe_images must be at least {max(together)}, so that probes normalise by as many "
                 f'examples as training does, or probes must be "none"; it is {self.probe_images}'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _extra_probes_go_with_probes(self) -> Study:
+        if len(set(self.extra_probes)) < len(self.extra_probes):
+            raise ValueError(f"extra_probes must be listed once each; they are {self.extra_probes}")
+        if self.extra_probes and self.probes == "none":
+            raise ValueError(
+                'extra_probes are measured where probes are, so probes must be "last" or "every"; or leave '
+                "extra_probes out"
             )
         return self
 

@@ -28,7 +28,7 @@ from batchscope.analysis import (
 from batchscope.analysis.estimates import TERMS
 from batchscope.records import MemoryUse, SizesTried, StagePace, TriedSize
 from budgeted import budgeted_history
-from probed import Terms, in_inference_mode, probed_history
+from probed import ONE_TRIAL, Terms, in_inference_mode, probed_history, with_gradients
 from to_target_samples import planted_history
 
 ESTIMATES = ("train_accuracy", "val_accuracy", "gap", "train_loss", "val_loss")
@@ -73,6 +73,12 @@ def _histories() -> dict[str, pd.DataFrame]:
     }
 
 
+def lost_gradients() -> pd.DataFrame:
+    """One replicate whose gradient is not told from none, with no word of how far, and no eigenvalue."""
+    history = with_gradients(probed_history(replicates=1), norm2=-1.0)
+    return history.drop(columns=list(ONE_TRIAL)).assign(probe_hessian_top=np.nan)
+
+
 @pytest.fixture(scope="module")
 def analyses() -> dict[str, Analysis]:
     found = {name: analyze(history) for name, history in _histories().items()}
@@ -83,6 +89,9 @@ def analyses() -> dict[str, Analysis]:
         "until": analyze(until_history(), recipe=recipe()),
         "until, bare": analyze(bare, recipe=recipe()),
         **_with_targets(),
+        "gradients": analyze(with_gradients(probed_history(batch_sizes=(16, 64)))),
+        "gradients, unbounded": analyze(with_gradients(probed_history(), norm2=0.05)),
+        "gradients, one replicate": analyze(lost_gradients()),
         "scaled": analyze(made_history(epochs=2), recipe=RecipeFacts(learning_rate_rule="sqrt")),
     }
 
@@ -153,11 +162,13 @@ def _of_analyses(project: Path) -> dict[str, tuple[str, str]]:
         *(f"learning_rates.points[].{name}" for name in ("selection", "metric")),
         *(f"decomposition.rows[].{name}" for name in (*PARTS, *LAGS)),
         *(f"throughput.rows[].{name}" for name in TIMED),
+        *(f"sharpness.rows[].{name}" for name in ("hessian_top", "box")),
     ]
     for name, key in product(names, ("n", "mean", "sd", "low", "high")):
         found[f"{name}.{key}"] = found[f"summary[].gap.{key}"]
     # A row stands there only where some trial has all the terms.
     found |= {f"decomposition.rows[].{name}.mean": ("number", "never") for name in PARTS}
+    found |= {"sharpness.rows[].box.mean": ("number", "never")}
     return found | {"throughput.rows[].peak_memory.mean": ("number", "never")}
 
 

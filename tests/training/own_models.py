@@ -31,6 +31,13 @@ def normed(input_shape: Shape, classes: int) -> keras.Model:
     return keras.Model(inputs, LAYERS.Dense(classes, activation="softmax", name="out")(x), name="normed")
 
 
+def layered(input_shape: Shape, classes: int) -> keras.Model:
+    """With another normalisation than BatchNorm."""
+    inputs = keras.Input(input_shape)
+    x = LAYERS.LayerNormalization(name="layer_norm")(LAYERS.Dense(6, name="dense")(inputs))
+    return keras.Model(inputs, LAYERS.Dense(classes, activation="softmax", name="out")(x), name="layered")
+
+
 def nested(input_shape: Shape, classes: int) -> keras.Model:
     """Models within models, one of them called in a mode of its own, and an operation that is no layer."""
     inside = keras.Sequential(

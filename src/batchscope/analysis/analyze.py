@@ -12,11 +12,13 @@ from batchscope.analysis.exchangeability import check_exchangeability
 from batchscope.analysis.facts import study_facts
 from batchscope.analysis.grid import at_chosen, choose_learning_rates
 from batchscope.analysis.learning_rate import learning_rate_retuned, without_grid
+from batchscope.analysis.noise_scale import noise_scales
 from batchscope.analysis.notes import draw_notes
 from batchscope.analysis.panel import build_panel
 from batchscope.analysis.recommendation import recommend
 from batchscope.analysis.results import Analysis
 from batchscope.analysis.settings import VALIDATION_METRICS, RecipeFacts, Settings
+from batchscope.analysis.sharpness import sharpness_rows
 from batchscope.analysis.summary import summarize
 from batchscope.analysis.targets import target_rows
 from batchscope.analysis.throughput import find_throughput
@@ -70,6 +72,8 @@ def analyze(
             updates_to_target(history, target, settings.confidence) for target in settings.targets
         ),
         decomposition=decompose(panel, settings.confidence),
+        noise_scale=noise_scales(panel, settings.confidence),
+        sharpness=sharpness_rows(panel, settings.confidence),
         comparisons=tuple(
             comparison
             for quantity in quantities

@@ -15,7 +15,8 @@ import numpy as np
 from batchscope.analysis.batchnorm_mode import in_inference_mode
 from batchscope.analysis.estimates import Decomposition, DecompositionRow, Estimate
 from batchscope.analysis.moments import estimate
-from batchscope.analysis.panel import Bools, Floats, Ints, Panel
+from batchscope.analysis.panel import Bools, Floats, Panel
+from batchscope.analysis.probed import ProbedCell, probed_cells
 from batchscope.analysis.words import listed
 
 __all__ = ["ACCURACIES", "decompose", "gap_terms", "without_batchnorm"]
@@ -77,13 +78,8 @@ def decompose(panel: Panel, confidence: float) -> Decomposition:
     """Means and t-intervals over replicates of the terms, at every probed epoch.
 
     A trial counts at an epoch where it has finite figures in all of `ACCURACIES`; by recalibrated
-    statistics it needs none where BatchNorm was in inference mode. What stands for
-    the end of a stage is, for each batch size apart, the last probed epoch of the stage that the
-    most of its trials reached or had diverged by. Stages may end at different epochs, since a
-    budget may be in updates; while a run goes on, so do those of batch sizes that lag behind.
-    Where trials have ends of their own, the end of a stage is each trial's own last probed epoch in it,
-    over those that are through with the stage and did not diverge in it; the row at the latest of these
-    epochs stands for them all.
+    statistics it needs none where BatchNorm was in inference mode. What stands for the end of a stage,
+    `batchscope.analysis.probed.probed_cells` tells.
 
     Args:
         panel: The whole history.
@@ -106,12 +102,7 @@ def decompose(panel: Panel, confidence: float) -> Decomposition:
     if not complete.any():
         reason = "no trial has finite figures in all of the columns that the decomposition of the gap needs"
         return Decomposition((), reason)
-    own = panel.ends.own is not None
-    ends = _own_stage_ends(panel, complete) if own else _stage_ends(panel, complete)
-    rows = tuple(
-        _row(panel, terms, inference, complete, (int(row), int(column), int(stage)), confidence, ends)
-        for column, row, stage in np.argwhere(_probed_stages(panel, complete))
-    )
+    rows = tuple(_row(panel, terms, inference, cell, confidence) for cell in probed_cells(panel, complete))
     return Decomposition(rows, None)
 
 
@@ -143,70 +134,22 @@ def _accuracies(panel: Panel) -> dict[str, Floats]:
 
 
 def _row(
-    panel: Panel,
-    terms: Mapping[str, Floats],
-    inference: Bools,
-    complete: Bools,
-    where: tuple[int, int, int],
-    confidence: float,
-    ends: Ints,
+    panel: Panel, terms: Mapping[str, Floats], inference: Bools, cell: ProbedCell, confidence: float
 ) -> DecompositionRow:
-    row, column, stage = where
-    trials = np.flatnonzero(complete[row, :, column] & (panel.stage_index[row, :, column] == stage))
-    columns = np.full(len(trials), column)
-    if panel.ends.own is not None and ends[stage, row].max() == column:
-        trials = np.flatnonzero(ends[stage, row] >= 0)
-        columns = ends[stage, row, trials]
-    found = {name: estimate(values[row, trials, columns], confidence) for name, values in terms.items()}
+    found = {name: estimate(cell.of(values), confidence) for name, values in terms.items()}
 
     def lag(name: str) -> Estimate | None:
         values = panel.probes.get(_LAGS[name])
-        return None if values is None else estimate(values[row, trials, columns], confidence)
+        return None if values is None else estimate(cell.of(values), confidence)
 
     return DecompositionRow(
-        epoch=int(panel.epochs[column]),
-        stage=panel.stages[stage],
-        batch_size=int(panel.batch_sizes[row]),
-        ends_stage=bool(ends[stage, row].max() == column),
+        epoch=cell.epoch,
+        stage=cell.stage,
+        batch_size=cell.batch_size,
+        ends_stage=cell.ends_stage,
         **found,
-        batchnorm_inference=bool(inference[row, trials, columns].all()),
+        batchnorm_inference=bool(inference[cell.row, cell.trials, cell.columns].all()),
         lag_mean=lag("lag_mean"),
         lag_max=lag("lag_max"),
         stale_weight=lag("stale_weight"),
     )
-
-
-def _probed_stages(panel: Panel, complete: Bools) -> Bools:
-    """Where any trial was probed, (E, B, stages): at one epoch trials may be in different stages."""
-    stages = range(len(panel.stages))
-    inside = [(complete & (panel.stage_index == stage)).any(axis=1).T for stage in stages]
-    return np.stack(inside, axis=2)
-
-
-def _own_stage_ends(panel: Panel, complete: Bools) -> Ints:
-    """Column of each trial's last probe in each stage, (stages, B, R); -1 where it does not count."""
-    ends = np.full((len(panel.stages), *complete.shape[:2]), -1, dtype=np.int64)
-    columns = np.arange(complete.shape[2])
-    for stage in range(len(panel.stages)):
-        inside = panel.stage_index == stage
-        last = np.where(inside, columns, -1).max(axis=2)
-        lost = np.take_along_axis(panel.diverged, np.maximum(last, 0)[:, :, None], axis=2)[:, :, 0]
-        through = (panel.stage_index > stage).any(axis=2)
-        if panel.ends.own is not None:
-            through |= panel.ends.own >= 0
-        probed = np.where(inside & complete, columns, -1).max(axis=2)
-        ends[stage] = np.where(through & ~lost, probed, -1)
-    return ends
-
-
-def _stage_ends(panel: Panel, complete: Bools) -> Ints:
-    """Column of each stage's end at each batch size, (stages, B, 1); -1 where it was not probed."""
-    ends = np.full((len(panel.stages), len(panel.batch_sizes), 1), -1, dtype=np.int64)
-    reached = (complete | panel.diverged).sum(axis=1)
-    for stage in range(len(panel.stages)):
-        probed = (complete & (panel.stage_index == stage)).any(axis=1)
-        count = np.where(probed, reached, 0)
-        most = probed & (count == count.max(axis=1, keepdims=True))
-        last = most.shape[1] - 1 - most[:, ::-1].argmax(axis=1)
-        ends[stage, :, 0] = np.where(probed.any(axis=1), last, -1)
-    return ends

@@ -8,6 +8,7 @@ import numpy as np
 
 from batchscope.analysis.decomposition import without_batchnorm
 from batchscope.analysis.gap_finding import inference_sentence
+from batchscope.analysis.gradient_findings import gradient_notes
 from batchscope.analysis.learning_rate_notes import learning_rate_notes
 from batchscope.analysis.panel import Panel
 from batchscope.analysis.probe_cost import probe_cost
@@ -46,6 +47,7 @@ def draw_notes(
         *_differing_updates(panel),
         *_replicates_not_compared(analysis),
         *_decomposition(analysis, panel),
+        *gradient_notes(analysis),
         *_not_computed(analysis),
         *_probe_cost(panel),
         *to_target_notes(analysis),

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from batchscope.analysis.estimates import Decomposition, DecompositionRow, Estimate, SummaryRow
 from batchscope.analysis.facts import End, StageSpan, StudyFacts
 from batchscope.analysis.learning_rates import LearningRatePoint, LearningRates, Optimism
+from batchscope.analysis.noise_scale import NoiseScaleRow, NoiseScales
+from batchscope.analysis.sharpness import Sharpness, SharpnessRow
 from batchscope.analysis.targets import TargetRow
 from batchscope.analysis.throughput import Throughput, ThroughputRow
 from batchscope.analysis.to_target_results import UpdatesToTarget
@@ -30,9 +32,13 @@ __all__ = [
     "Flag",
     "LearningRatePoint",
     "LearningRates",
+    "NoiseScaleRow",
+    "NoiseScales",
     "Optimism",
     "Recommendation",
     "Sentence",
+    "Sharpness",
+    "SharpnessRow",
     "Spread",
     "SpreadRow",
     "StageSpan",
@@ -302,6 +308,8 @@ class Analysis:
         targets: By stage, then batch size, for stages that end at a target.
         updates_to_target: One for each target that was asked for, over the trials of all learning rates.
         decomposition: What the observed gap is made of, where the history has probes.
+        noise_scale: The gradient noise scale, where probes measured it.
+        sharpness: How sharp the loss is around the weights, likewise.
         comparisons: By quantity (the metric, then the gap), then batch size.
         trend: The metric's, then the gap's where there is one.
         updates_share: One per stage, in the order of training.
@@ -320,6 +328,8 @@ class Analysis:
     targets: tuple[TargetRow, ...]
     updates_to_target: tuple[UpdatesToTarget, ...]
     decomposition: Decomposition
+    noise_scale: NoiseScales
+    sharpness: Sharpness
     comparisons: tuple[Comparison, ...]
     trend: tuple[Trend, ...]
     updates_share: tuple[UpdatesShare, ...]

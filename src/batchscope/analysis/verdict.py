@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 from batchscope.analysis.gap_finding import decomposition_sentence, gap_finding
+from batchscope.analysis.gradient_findings import noise_scale_sentences, sharpness_sentences
 from batchscope.analysis.headline import headline, headline_share, share_clause
 from batchscope.analysis.moments import t_quantile
 from batchscope.analysis.recipe_findings import learning_rate_sentences, mixed_sentences, target_sentences
@@ -51,8 +52,9 @@ def draw_verdict(analysis: Analysis) -> tuple[Sentence, ...]:
     which batch sizes reached their target (`target_reached`, `target_missed`), and how updates to a target
     that was asked for scale (`batchscope.analysis.to_target_findings`);
     what puts the data in doubt (`learning_rates_mixed`, `diverged`, `replicates_flagged`); what
-    holds up statistically (`comparison_*`, `trend_*`); the other stages (`stage_share`); how
-    replicates scatter (`spread_*`, `replicates_alike`); and how far to trust it (`few_replicates`,
+    holds up statistically (`comparison_*`, `trend_*`); the other stages (`stage_share`); what probes
+    found of gradients and curvature (`noise_scale`, `sharpness`); how replicates scatter (`spread_*`,
+    `replicates_alike`); and how far to trust it (`few_replicates`,
     `learning_rate_chosen`, `learning_rate_passed_over`, `learning_rate_at_edge`,
     `learning_rate_unknown`). A test counts as
     significant where p < 1 - confidence.
@@ -71,6 +73,8 @@ def draw_verdict(analysis: Analysis) -> tuple[Sentence, ...]:
         _comparisons,
         _trends,
         _stage_shares,
+        noise_scale_sentences,
+        sharpness_sentences,
         _spread,
         _alike,
         _few_replicates,

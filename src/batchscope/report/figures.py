@@ -18,8 +18,15 @@ from batchscope.report.gap import gap_figure, gap_info
 from batchscope.report.lag import lag_figure, lag_info
 from batchscope.report.learning_rates import learning_rates_figure, learning_rates_info
 from batchscope.report.means import means_figure, means_info
+from batchscope.report.noise_scale import (
+    noise_course_figure,
+    noise_course_info,
+    noise_scale_figure,
+    noise_scale_info,
+)
 from batchscope.report.pace import throughput_figure, throughput_info
 from batchscope.report.replicates import replicates_figure, replicates_info
+from batchscope.report.sharpness import sharpness_figure, sharpness_info
 from batchscope.report.spread import spread_figure, spread_info
 from batchscope.report.terms import terms_figure, terms_info
 from batchscope.report.to_target import to_target_figure, to_target_infos
@@ -63,11 +70,16 @@ def all_figures(history: pd.DataFrame, analysis: Analysis | None) -> tuple[Figur
     terms, lag = terms_info(analysis), lag_info(history, analysis)
     spread, rates = spread_info(analysis), learning_rates_info(analysis)
     pace = throughput_info(analysis)
+    noise, course = noise_scale_info(analysis), noise_course_info(analysis)
+    sharpness = sharpness_info(analysis)
     made: list[Callable[[str], Figure]] = []
     made += [partial(updates_figure, updates)] if updates is not None else []
     made += [partial(gap_figure, gap)] if gap is not None else []
     made += [partial(terms_figure, terms)] if terms is not None else []
     made += [partial(lag_figure, lag)] if lag is not None else []
+    made += [partial(noise_scale_figure, noise)] if noise is not None else []
+    made += [partial(noise_course_figure, course)] if course is not None else []
+    made += [partial(sharpness_figure, sharpness)] if sharpness is not None else []
     made += [partial(spread_figure, spread)] if spread is not None else []
     made += [partial(learning_rates_figure, rates)] if rates is not None else []
     made += [

@@ -9,6 +9,7 @@ from batchscope.analysis.estimates import TERMS
 from batchscope.analysis.gap_finding import inference_sentence
 from batchscope.analysis.results import Analysis, DecompositionRow, Estimate, StudyFacts, UpdatesShare
 from batchscope.analysis.words import minus, number, of_quantity, p_value, percent, quantity_name
+from batchscope.report.gradient_tables import noise_scale_table, sharpness_table
 from batchscope.report.pace_tables import throughput_table
 from batchscope.report.recipe_tables import learning_rate_table, target_table
 from batchscope.report.table import (
@@ -38,6 +39,8 @@ def analysis_tables(analysis: Analysis) -> tuple[Table, ...]:
         critical_table(analysis),
         learning_rate_table(analysis),
         _decomposition(analysis),
+        noise_scale_table(analysis),
+        sharpness_table(analysis),
         _comparisons(analysis),
         _trend(analysis),
         _updates_share(analysis),

@@ -19,7 +19,7 @@ from batchscope.training.sources import Batches, Source
 if TYPE_CHECKING:
     import tensorflow as tf
 
-__all__ = ["CompiledLoop", "Figures", "FitLoop", "Loop", "OnStep", "make_loop"]
+__all__ = ["CompiledLoop", "Figures", "FitLoop", "Loop", "OnStep", "Rows", "blocks", "make_loop"]
 
 # What is handed to the compiled program at a time: large enough that Python's share vanishes, small
 # enough for a sign of life every few seconds.
@@ -48,6 +48,10 @@ OnStep = Callable[[int, float], None]
 class Loop(Protocol):
     """Runs one model over batches."""
 
+    @property
+    def model(self) -> keras.Model:
+        """The model."""
+
     def train(self, source: Source, order: Rows, batch_size: int, on_step: OnStep | None = None) -> Figures:
         """One pass with updates; figures are running means, each batch measured before its update."""
 
@@ -74,6 +78,11 @@ class FitLoop:
 
     def __init__(self, model: keras.Model) -> None:
         self._model = model
+
+    @property
+    def model(self) -> keras.Model:
+        """The model."""
+        return self._model
 
     def train(self, source: Source, order: Rows, batch_size: int, on_step: OnStep | None = None) -> Figures:
         """One pass of `fit`."""
@@ -113,6 +122,11 @@ class CompiledLoop:
         labels = tf.TensorSpec((None, None, 1), tf.float32)
         self._train = tf.function(self._train_block, input_signature=[inputs, labels])
         self._evaluate = tf.function(self._evaluate_block, input_signature=[inputs, labels])
+
+    @property
+    def model(self) -> keras.Model:
+        """The model."""
+        return self._model
 
     def train(self, source: Source, order: Rows, batch_size: int, on_step: OnStep | None = None) -> Figures:
         """One pass, a block of batches at a time."""
@@ -177,7 +191,7 @@ def _pass(
     run: Callable[..., tf.Tensor], source: Source, order: Rows, batch_size: int, on_step: OnStep | None = None
 ) -> Figures:
     sums, done = np.zeros(2), 0
-    for inputs, labels in _blocks(source, order, batch_size):
+    for inputs, labels in blocks(source, order, batch_size):
         sums += run(inputs, labels).numpy()
         done += labels.shape[0] * labels.shape[1]
         if on_step is not None:
@@ -185,7 +199,7 @@ def _pass(
     return Figures(float(sums[0] / done), float(sums[1] / done))
 
 
-def _blocks(source: Source, order: Rows, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def blocks(source: Source, order: Rows, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Whole batches, many at a time, (steps, batch, ...); a short last batch is a block of its own."""
     whole = len(order) - len(order) % batch_size
     start = 0

@@ -23,7 +23,7 @@ from batchscope.training.network import FixedMode
 __all__ = ["Mode", "rewrite"]
 
 Tensor = Any  # of whatever backend Keras runs on
-Mode = Literal["batch", "inference", "steady"]
+Mode = Literal["batch", "inference", "steady", "twice_differentiable"]
 
 
 def rewrite(model: keras.Model, mode: Mode) -> keras.Model:
@@ -35,7 +35,8 @@ def rewrite(model: keras.Model, mode: Mode) -> keras.Model:
         mode: ``inference``: BatchNorm uses its moving averages; the new model is to be called with
             ``training=False``. ``batch``: it normalises by the batch and moves its averages; the
             new model is to be called with ``training=True``. ``steady``: the same, but random layers,
-            such as dropout, rest.
+            such as dropout, rest. ``twice_differentiable``: the same, but the averages are
+            left alone, and second derivatives are right (`SmoothBatchNorm`).
 
     Returns:
         A model with the inputs and outputs of `model`.
@@ -50,13 +51,20 @@ def rewrite(model: keras.Model, mode: Mode) -> keras.Model:
             return _Passed()
         if id(layer) in folded:
             return FoldedConvolution(layer, folded[id(layer)])
-        if mode == "steady" and draws_random_numbers(layer):
+        if mode in ("steady", "twice_differentiable") and draws_random_numbers(layer):
             return FixedMode(layer, training=False)
-        if mode != "inference" and _is_plain_batchnorm(layer) and keras.backend.backend() == "tensorflow":
-            return FusedBatchNorm(layer)
+        if mode != "inference" and isinstance(layer, keras.layers.BatchNormalization):
+            return _over_the_batch(layer, mode)
         return MatrixProduct(layer) if _is_matrix_product(layer) else layer
 
     return keras.models.clone_model(model, clone_function=replacement)
+
+
+def _over_the_batch(norm: keras.layers.BatchNormalization, mode: Mode) -> keras.layers.Layer:
+    if mode == "twice_differentiable":
+        return SmoothBatchNorm(norm)
+    fuses = _is_plain_batchnorm(norm) and keras.backend.backend() == "tensorflow"
+    return FusedBatchNorm(norm) if fuses else norm
 
 
 class _Passed(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
@@ -161,6 +169,34 @@ class FusedBatchNorm(keras.layers.Layer):  # type: ignore[misc]  # Keras is unty
         for average, value in ((norm.moving_mean, mean), (norm.moving_variance, biased)):
             average.assign(average * norm.momentum + value * (1 - norm.momentum))
         return outputs
+
+
+class SmoothBatchNorm(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
+    """BatchNorm over the batch whose second derivatives are right; it moves no averages.
+
+    Keras takes the variance by ``tf.nn.moments``, which stops gradients at the mean. The first derivative
+    is right all the same, for that path adds nothing to it; to the second it would.
+
+    Args:
+        batchnorm: The layer whose variables are used.
+    """
+
+    def __init__(self, batchnorm: keras.layers.BatchNormalization) -> None:
+        super().__init__(name=f"{batchnorm.name}_smooth")
+        self.batchnorm = batchnorm
+
+    def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor = None) -> Tensor:  # noqa: ARG002
+        """Normalised inputs; the arguments are those that Keras gives to BatchNorm."""
+        norm, rank = self.batchnorm, len(inputs.shape)
+        channels = norm.axis % rank
+        axes = [axis for axis in range(rank) if axis != channels]
+        shape = [1 if axis != channels else inputs.shape[channels] for axis in range(rank)]
+        apart = inputs - keras.ops.mean(inputs, axis=axes, keepdims=True)
+        variance = keras.ops.mean(apart * apart, axis=axes, keepdims=True)
+        outputs = apart * keras.ops.rsqrt(variance + norm.epsilon)
+        if norm.scale:
+            outputs = outputs * keras.ops.reshape(norm.gamma, shape)
+        return outputs + keras.ops.reshape(norm.beta, shape) if norm.center else outputs
 
 
 def _product(inputs: Tensor, matrix: Tensor) -> Tensor:

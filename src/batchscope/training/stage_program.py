@@ -21,7 +21,7 @@ from batchscope.training.rewriting import Mode, rewrite
 from batchscope.training.sources import ReadySource
 from batchscope.training.warmup import Pace, make_optimizer
 
-__all__ = ["StageProgram", "assign", "compile_stage", "values"]
+__all__ = ["StageProgram", "assign", "compile_stage", "evaluation_model", "values"]
 
 _WARM_UP = 2
 
@@ -116,16 +116,19 @@ def _make_evaluator(stage: Stage, network: Network, loop: Loop) -> Evaluator:
     normalises = stage.batchnorm == "batch" and bool(batchnorm_layers(backbone))
     if stage.batchnorm == "inference" or (rests and not normalises):
         return Evaluator(stored=loop, own_mode=loop)
-    stored = _evaluation(network, "inference")
+    stored = make_loop(evaluation_model(network, "inference"))
     if not normalises:
         return Evaluator(stored=stored, own_mode=stored)
-    return Evaluator(stored=stored, own_mode=loop if rests else _evaluation(network, "steady"))
+    return Evaluator(
+        stored=stored, own_mode=loop if rests else make_loop(evaluation_model(network, "steady"))
+    )
 
 
-def _evaluation(network: Network, mode: Mode) -> Loop:
+def evaluation_model(network: Network, mode: Mode) -> keras.Model:
+    """The whole network in one mode, with the loss of training and without an optimizer."""
     model = network.assemble(rewrite(network.backbone, mode), training=mode != "inference")
     _compile(model, network, None)
-    return make_loop(model)
+    return model
 
 
 def _compile(model: keras.Model, network: Network, optimizer: keras.optimizers.Optimizer | None) -> None:

@@ -18,6 +18,7 @@ from batchscope.schedule import StageSchedule, StageStart, schedule
 from batchscope.spec import Stage, Study
 from batchscope.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from batchscope.training.cut import find_cut
+from batchscope.training.extra_probes import ExtraProbes, check_extra_probes
 from batchscope.training.features import NOTHING_KEPT, FeatureStore
 from batchscope.training.feeding import Examples, Feeding, ImageFeeding, make_feeding
 from batchscope.training.initial import initial_values
@@ -77,6 +78,8 @@ class Trainer:
         self._variables = self._network.variables
         self._start = values(self._variables)
         probed = probe_rows(data.split.training, data.labels, study.probe_images, study.data.split_seed)
+        check_extra_probes(study, self._network, len(probed))
+        self._extra_probes = ExtraProbes(study, self._network)
         selection = _selection(study, data)
         validation = data.split.validation[~np.isin(data.split.validation, selection)]
         self._examples = Examples(feed, data.split.training, validation, selection, probed, study.seed)
@@ -339,7 +342,9 @@ class Trainer:
             images=self._examples.probed_images() if recalibrates else None,
             stale_weight=stale_weight,
         )
-        columns = run_probes(self._program(planned).evaluator, self._network.backbone, plan)
+        program = self._program(planned)
+        columns = run_probes(program.evaluator, self._network.backbone, plan)
+        columns |= self._extra_probes.measure(program, plan.clean, plan.batch_size)
         # With what was made ready for them alone.
         return columns | {"probe_seconds": time.perf_counter() - start}
 
