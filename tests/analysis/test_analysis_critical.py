@@ -205,3 +205,17 @@ def test_updates_scale_without_changing_the_critical_batch_size() -> None:
     assert more.batch_size.value == pytest.approx(few.batch_size.value, rel=1e-4)
     assert more.updates_min.value == pytest.approx(1000 * few.updates_min.value, rel=1e-4)
     assert curve(B_CRIT) == 2 * S_MIN
+
+
+def test_the_interval_of_least_squares_covers_as_often_as_it_says_over_thousands_of_seeds() -> None:
+    """Which a finely measured fit equals, see above; a hundred fits alone scatter by two."""
+    looks = np.linspace(math.log(20), math.log(2_000), 461)
+    covered = 0
+    for seed in range(3_000):
+        trials = drawn_trials(seed, sizes=SIX, replicates=3, sd=0.1, grain=0.02)
+        sizes = np.array([trial.batch_size for trial in trials], dtype=float)
+        logs = np.log([(trial.updates + trial.updates_before) / 2 for trial in trials])
+        squares = (logs - np.log1p(np.exp(looks)[:, None] / sizes)).var(axis=1)
+        rise = 1 + scipy.stats.f.ppf(0.95, 1, len(trials) - 2) / (len(trials) - 2)
+        covered += bool((logs - np.log1p(B_CRIT / sizes)).var() <= rise * squares.min())
+    assert covered / 3_000 == pytest.approx(0.95, abs=3 * math.sqrt(0.95 * 0.05 / 3_000))
