@@ -258,15 +258,33 @@ def analyze(
         str | None, typer.Option(help="val_accuracy or val_loss; default the first that is there.")
     ] = None,
     target: Targets = None,
+    price_per_hour: Annotated[
+        float | None,
+        typer.Option(help="Of the machine that trains: seconds become prices.", show_default=False),
+    ] = None,
+    memory_limit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="Batch sizes whose trials took more are no choice.", show_default=False
+        ),
+    ] = None,
 ) -> None:
     """Say what a history shows: verdict, tables, and on demand JSON, page and figures."""
     from batchscope import run_report
     from batchscope.analysis import Settings, to_json
     from batchscope.loading import parse_targets
+    from batchscope.running.options import parse_size
 
     targets = tuple(parse_targets(target or ()))
     chosen = None if epochs is None else tuple(_whole_numbers("--epochs", "epochs", epochs))
-    settings = Settings(margin=margin, summary_epochs=chosen, metric=metric, targets=targets)
+    settings = Settings(
+        margin=margin,
+        summary_epochs=chosen,
+        metric=metric,
+        targets=targets,
+        price_per_hour=price_per_hour,
+        memory_limit=None if memory_limit is None else parse_size(memory_limit, "memory_limit"),
+    )
     content = run_report.content_of(source, settings)
     if html is not None:
         from batchscope.report.page import write_page

@@ -15,6 +15,7 @@ from batchscope.analysis.learning_rate import learning_rate_retuned, without_gri
 from batchscope.analysis.noise_scale import noise_scales
 from batchscope.analysis.notes import draw_notes
 from batchscope.analysis.panel import build_panel
+from batchscope.analysis.practical import practical_rows
 from batchscope.analysis.recommendation import recommend
 from batchscope.analysis.results import Analysis
 from batchscope.analysis.settings import VALIDATION_METRICS, RecipeFacts, Settings
@@ -63,6 +64,7 @@ def analyze(
     retuned = learning_rate_retuned(panel, recipe) if chosen is None else True
     learning_rates = chosen or without_grid(panel, retuned, recipe)
     checks, flags = check_exchangeability(panel)
+    throughput = find_throughput(panel, settings.confidence, () if recipe is None else recipe.workers)
     analysis = Analysis(
         facts=study_facts(panel, metric, settings, retuned),
         summary=summarize(panel, settings),
@@ -82,7 +84,8 @@ def analyze(
         trend=tuple(page_trend(panel, quantity) for quantity in quantities),
         updates_share=updates_shares(panel, metric, settings),
         spread=replicate_spread(panel, metric),
-        throughput=find_throughput(panel, settings.confidence, () if recipe is None else recipe.workers),
+        throughput=throughput,
+        practical=practical_rows(panel, metric, settings, throughput),
         exchangeability=checks,
         flags=flags,
         recommendation=recommend(panel, metric, settings, learning_rates),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from batchscope.analysis.budget_notes import budget_notes
 from batchscope.analysis.decomposition import without_batchnorm
 from batchscope.analysis.gap_finding import inference_sentence
 from batchscope.analysis.gradient_findings import gradient_notes
@@ -38,6 +39,7 @@ def draw_notes(
         *_fallback(analysis, settings),
         *_missing_columns(analysis, panel),
         *_own_ends(analysis.facts, planned=panel.ends.planned),
+        *budget_notes(analysis.facts, panel),
         *learning_rate_notes(analysis),
         *_one_replicate(analysis),
         *_unequal_replicates(analysis),

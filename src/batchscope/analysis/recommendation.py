@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from batchscope.analysis.comparisons import paired_t
 from batchscope.analysis.learning_rates import LearningRates
 from batchscope.analysis.moments import mean_and_sd, t_half_width
-from batchscope.analysis.panel import Bools, Floats, Panel, stage_view
+from batchscope.analysis.panel import Floats, Panel, stage_view
 from batchscope.analysis.results import Choice, Recommendation, Sentence
 from batchscope.analysis.settings import Settings
+from batchscope.analysis.standing import Standing, find_standing, settled, sign_of, spent_by, within_margin
 from batchscope.analysis.words import batch_sizes, interval, listed, number, quantity_name
 
 __all__ = ["ENOUGH_REPLICATES", "recommend"]
@@ -20,28 +19,6 @@ __all__ = ["ENOUGH_REPLICATES", "recommend"]
 ENOUGH_REPLICATES = 3
 # Points of a straight line below which its slope says nothing about the end of a stage.
 _SMALLEST_WINDOW = 3
-
-
-@dataclass(frozen=True)
-class _Standing:
-    """How the batch sizes stand at the end, higher being better.
-
-    Attributes:
-        score: (B, R, E) float64, the metric, its sign turned if it is a loss. Where trials have ends of
-            their own, NaN for those that have not ended.
-        mean: (B, E) float64, over replicates.
-        final: (B, R) float64, the score at the batch size's end.
-        final_mean: (B,) float64, over replicates.
-        eligible: (B,) bool, a finite mean at the end and no trial that diverged.
-        best: Row of the best eligible batch size.
-    """
-
-    score: Floats
-    mean: Floats
-    final: Floats
-    final_mean: Floats
-    eligible: Bools
-    best: int
 
 
 def recommend(
@@ -76,7 +53,7 @@ def recommend(
         settings: Margin and confidence.
         learning_rates: How they came about; where that is unknown, it is no reason by itself.
     """
-    standing = _standing(panel, quantity)
+    standing = find_standing(panel, quantity)
     reasons: list[Sentence] = []
     if len(panel.batch_sizes) == 1:
         reasons.append(_one_batch_size(panel))
@@ -96,43 +73,17 @@ def recommend(
     return _recommendation(panel, quantity, settings, standing, choices, tuple(reasons))
 
 
-def _sign(quantity: str) -> float:
-    """Turns the metric so that higher is better."""
-    return -1.0 if quantity == "val_loss" else 1.0
-
-
-def _standing(panel: Panel, quantity: str) -> _Standing | None:
-    score = panel.carried(_sign(quantity) * panel.metrics[quantity])
-    if panel.ends.own is not None:
-        # The end is a mean over ended trials alone; with others on the way there it might never be reached.
-        score = np.where(panel.ends.own[:, :, None] >= 0, score, np.nan)
-    _, mean, _ = mean_and_sd(score, axis=1)
-    final = panel.at_end(score)
-    _, final_mean, _ = mean_and_sd(final, axis=1)
-    eligible = np.isfinite(final_mean) & ~panel.diverged.any(axis=(1, 2))
-    if not eligible.any():
-        return None
-    best = int(np.where(eligible, final_mean, -np.inf).argmax())
-    return _Standing(score, mean, final, final_mean, eligible, best)
-
-
-def _within_margin(standing: _Standing, margin: float) -> list[int]:
-    # A difference of exactly the margin counts as within, whatever its last bit.
-    behind = standing.final_mean[standing.best] - standing.final_mean
-    return [int(row) for row in np.flatnonzero(standing.eligible & (behind <= margin * (1 + 1e-9)))]
-
-
 def _recommendation(
     panel: Panel,
     quantity: str,
     settings: Settings,
-    standing: _Standing | None,
+    standing: Standing | None,
     choices: tuple[Choice, ...],
     reasons: tuple[Sentence, ...],
 ) -> Recommendation:
-    within = [] if standing is None else _within_margin(standing, settings.margin)
+    within = [] if standing is None else within_margin(standing, settings.margin)
     best_mean = (
-        float("nan") if standing is None else _sign(quantity) * float(standing.final_mean[standing.best])
+        float("nan") if standing is None else sign_of(quantity) * float(standing.final_mean[standing.best])
     )
     return Recommendation(
         status="cannot_tell" if reasons else "recommended",
@@ -147,15 +98,12 @@ def _recommendation(
     )
 
 
-def _choices(panel: Panel, standing: _Standing, margin: float) -> tuple[Choice, ...]:
-    rows = _within_margin(standing, margin)
-    goal = standing.final_mean[standing.best] - margin * (1 + 1e-9)
-    good = standing.mean >= goal
-    reached = {row: _settled(good[row, : panel.end_columns[row] + 1]) for row in rows}
+def _choices(panel: Panel, standing: Standing, margin: float) -> tuple[Choice, ...]:
+    rows = within_margin(standing, margin)
+    reached = settled(panel, standing, margin)
     choices = []
-    for cost, uncarried in panel.costs.items():
-        values = panel.carried(uncarried)
-        spent = {row: _spent(values[row], standing.score[row], reached[row]) for row in rows}
+    for cost in panel.costs:
+        spent = spent_by(panel, standing, cost, reached)
         if not np.isfinite(list(spent.values())).all():
             continue
         cheapest = min(rows, key=lambda row: (spent[row], -standing.final_mean[row], row))
@@ -169,18 +117,6 @@ def _choices(panel: Panel, standing: _Standing, margin: float) -> tuple[Choice, 
             )
         )
     return tuple(choices)
-
-
-def _settled(good: Bools) -> int:
-    """First column from which on all are good; the last column is."""
-    bad = np.flatnonzero(~good)
-    return int(bad[-1]) + 1 if len(bad) else 0
-
-
-def _spent(cost: Floats, score: Floats, column: int) -> float:
-    """Mean cost at a column over the replicates that have a finite score there."""
-    there = np.isfinite(score[:, column])
-    return float(cost[there, column].mean())
 
 
 def _one_batch_size(panel: Panel) -> Sentence:
@@ -200,7 +136,7 @@ def _no_finite_value(panel: Panel, quantity: str) -> Sentence:
     return Sentence("no_finite_value", text, (("epoch", panel.end_epoch),))
 
 
-def _replicates(panel: Panel, standing: _Standing) -> list[Sentence]:
+def _replicates(panel: Panel, standing: Standing) -> list[Sentence]:
     finite = np.isfinite(standing.final)
     shared = (finite & finite[standing.best]).sum(axis=1)
     few = np.flatnonzero(standing.eligible & (shared < ENOUGH_REPLICATES))
@@ -217,7 +153,7 @@ def _replicates(panel: Panel, standing: _Standing) -> list[Sentence]:
     return [Sentence("too_few_replicates", text, figures)]
 
 
-def _wide_intervals(panel: Panel, standing: _Standing, quantity: str, settings: Settings) -> list[Sentence]:
+def _wide_intervals(panel: Panel, standing: Standing, quantity: str, settings: Settings) -> list[Sentence]:
     final = standing.final
     n, mean, low, high, _ = paired_t(final - final[standing.best], settings.confidence)
     others = standing.eligible & (n >= 2)
@@ -227,7 +163,7 @@ def _wide_intervals(panel: Panel, standing: _Standing, quantity: str, settings: 
         return []
     widest = int(open_[np.argmax(high[open_] - low[open_])])
     best, size = int(panel.batch_sizes[standing.best]), int(panel.batch_sizes[widest])
-    sign = _sign(quantity)
+    sign = sign_of(quantity)
     lower, upper = sorted((sign * float(low[widest]), sign * float(high[widest])))
     text = (
         f"The data leave open whether batch size {batch_sizes(panel.batch_sizes[open_].tolist())} "
@@ -267,7 +203,7 @@ def _scaled(panel: Panel, rule: str) -> Sentence:
     return Sentence("learning_rate_scaled", text, (("n_batch_sizes", len(panel.batch_sizes)),))
 
 
-def _mixed(panel: Panel, standing: _Standing, learning_rates: LearningRates) -> list[Sentence]:
+def _mixed(panel: Panel, standing: Standing, learning_rates: LearningRates) -> list[Sentence]:
     sizes = [size for size in panel.batch_sizes[standing.eligible].tolist() if size in learning_rates.mixed]
     if not sizes or len(panel.batch_sizes) == 1:
         return []
@@ -275,7 +211,7 @@ def _mixed(panel: Panel, standing: _Standing, learning_rates: LearningRates) -> 
     return [Sentence("learning_rates_mixed", text, (("n_batch_sizes", len(sizes)),))]
 
 
-def _at_edge(panel: Panel, standing: _Standing, learning_rates: LearningRates) -> list[Sentence]:
+def _at_edge(panel: Panel, standing: Standing, learning_rates: LearningRates) -> list[Sentence]:
     eligible = set(panel.batch_sizes[standing.eligible].tolist())
     sizes = [point.batch_size for point in learning_rates.chosen if point.at_edge]
     sizes = [size for size in sizes if size in eligible]
@@ -288,7 +224,7 @@ def _at_edge(panel: Panel, standing: _Standing, learning_rates: LearningRates) -
     return [Sentence("learning_rate_at_edge", text, (("n_batch_sizes", len(sizes)),))]
 
 
-def _rising(panel: Panel, standing: _Standing, quantity: str, settings: Settings) -> list[Sentence]:
+def _rising(panel: Panel, standing: Standing, quantity: str, settings: Settings) -> list[Sentence]:
     """Batch sizes whose metric is still getting better at the end.
 
     The least-squares slope of each replicate's metric over the last half of the last stage (at
@@ -316,7 +252,7 @@ def _rising(panel: Panel, standing: _Standing, quantity: str, settings: Settings
     name, sizes = quantity_name(quantity), batch_sizes(panel.batch_sizes[rising].tolist())
     text = (
         f"The {name} at batch size {sizes} is still getting better at the end: another {pace} would change "
-        f"it by {number(_sign(quantity) * float(mean[most]))} at batch size {size}."
+        f"it by {number(sign_of(quantity) * float(mean[most]))} at batch size {size}."
     )
     figures = (
         ("batch_size", size),
@@ -333,7 +269,7 @@ def _gains(panel: Panel, quantity: str) -> tuple[Floats, Floats]:
     The gain is NaN where the window is too short or lacks a finite figure.
     """
     view = stage_view(panel, len(panel.stages) - 1)
-    score = _sign(quantity) * view.metrics[quantity]
+    score = sign_of(quantity) * view.metrics[quantity]
     gains, windows = (np.full(score.shape[:2], np.nan) for _ in range(2))
     for row, column in np.argwhere(view.last_half.sum(axis=2) >= _SMALLEST_WINDOW):
         inside = view.last_half[row, column]

@@ -13,6 +13,7 @@ from batchscope.analysis.estimates import Decomposition, DecompositionRow, Estim
 from batchscope.analysis.facts import End, StageSpan, StudyFacts
 from batchscope.analysis.learning_rates import LearningRatePoint, LearningRates, Optimism
 from batchscope.analysis.noise_scale import NoiseScaleRow, NoiseScales
+from batchscope.analysis.practical import PracticalRow
 from batchscope.analysis.sharpness import Sharpness, SharpnessRow
 from batchscope.analysis.targets import TargetRow
 from batchscope.analysis.throughput import Throughput, ThroughputRow
@@ -35,6 +36,7 @@ __all__ = [
     "NoiseScaleRow",
     "NoiseScales",
     "Optimism",
+    "PracticalRow",
     "Recommendation",
     "Sentence",
     "Sharpness",
@@ -315,6 +317,7 @@ class Analysis:
         updates_share: One per stage, in the order of training.
         spread: At the end.
         throughput: How fast trials trained, and what memory they took.
+        practical: What each batch size is good for, by batch size.
         exchangeability: One per stage, in the order of training.
         flags: By stage, then batch size, then replicate.
         recommendation: Which batch size to use, or why these data cannot tell.
@@ -335,6 +338,7 @@ class Analysis:
     updates_share: tuple[UpdatesShare, ...]
     spread: Spread
     throughput: Throughput
+    practical: tuple[PracticalRow, ...]
     exchangeability: tuple[Exchangeability, ...]
     flags: tuple[Flag, ...]
     recommendation: Recommendation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -31,6 +32,8 @@ class Settings:
         seed: Of the bootstrap, so that the same history gives the same interval.
         targets: To which the updates of each trial are counted, each once; none without having been asked
             for.
+        price_per_hour: Of the machine that trains, in any currency; None for no prices.
+        memory_limit: Bytes that a trial may take; batch sizes that took more are no choice. None for none.
 
     Raises:
         HistoryError: A value lies outside its range.
@@ -43,6 +46,8 @@ class Settings:
     resamples: int = 1000
     seed: int = 0
     targets: tuple[TargetSpec, ...] = ()
+    price_per_hour: float | None = None
+    memory_limit: int | None = None
 
     def __post_init__(self) -> None:
         if not self.margin > 0:
@@ -55,6 +60,10 @@ class Settings:
             raise HistoryError(
                 f"metric must be one of {', '.join(VALIDATION_METRICS)}, but got {self.metric}"
             )
+        if self.price_per_hour is not None and not 0 < self.price_per_hour < math.inf:
+            raise HistoryError(f"price_per_hour must be above 0, but got {self.price_per_hour}")
+        if self.memory_limit is not None and self.memory_limit <= 0:
+            raise HistoryError(f"memory_limit must be above 0 bytes, but got {self.memory_limit}")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from batchscope.analysis.results import Analysis, DecompositionRow, Estimate, St
 from batchscope.analysis.words import minus, number, of_quantity, p_value, percent, quantity_name
 from batchscope.report.gradient_tables import noise_scale_table, sharpness_table
 from batchscope.report.pace_tables import throughput_table
+from batchscope.report.practical_table import practical_table
 from batchscope.report.recipe_tables import learning_rate_table, target_table
 from batchscope.report.table import (
     NOTHING,
@@ -45,6 +46,7 @@ def analysis_tables(analysis: Analysis) -> tuple[Table, ...]:
         _trend(analysis),
         _updates_share(analysis),
         _spread(analysis),
+        practical_table(analysis),
         throughput_table(analysis),
         _flags(analysis),
         _exchangeability(analysis),

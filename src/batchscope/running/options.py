@@ -31,8 +31,12 @@ class RunOptions:
             raise StudyError("run", [Problem("workers", "must be at least 1", str(self.workers))])
 
 
-def parse_size(size: int | str) -> int:
+def parse_size(size: int | str, key: str = "cache_limit") -> int:
     """Bytes from a number of them, or from a text such as ``8GB`` (10^9) or ``8GiB`` (2^30).
+
+    Args:
+        size: As given.
+        key: Names it in the message.
 
     Raises:
         StudyError: It is no size.
@@ -41,4 +45,4 @@ def parse_size(size: int | str) -> int:
         return int(TypeAdapter(ByteSize).validate_python(size))
     except ValidationError as error:
         rule = "must be a number of bytes, or a size such as 500MB, 8GB or 8GiB"
-        raise StudyError("run", [Problem("cache_limit", rule, repr(size))]) from error
+        raise StudyError("run", [Problem(key, rule, repr(size))]) from error

@@ -1,0 +1,114 @@
+"""Which batch size for what: the most accurate, the fastest, what it costs, whether it fits in memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from batchscope.analysis.panel import Panel
+from batchscope.analysis.settings import Settings
+from batchscope.analysis.standing import Standing, find_standing, settled, sign_of, spent_by
+from batchscope.analysis.throughput import Throughput
+
+__all__ = ["PracticalRow", "practical_rows"]
+
+
+@dataclass(frozen=True)
+class PracticalRow:
+    """What one batch size is good for.
+
+    Attributes:
+        batch_size: Examples per update.
+        metric: Mean at the end over replicates.
+        within_margin: Whether that is within the margin of the best.
+        seconds: Of training until the mean is within the margin for good, mean over replicates; None
+            where it does not get there, or the history has no such column or gaps in it.
+        price: What these seconds cost at `Settings.price_per_hour`, in its currency; None without either.
+        peak_memory: Bytes, the largest mean over stages; None where it was not measured.
+        fits: Whether that is no more than `Settings.memory_limit`; None without either.
+        purposes: Of ``most_accurate`` and ``fastest``, those that it is the best for; with a limit of
+            memory, among those that fit.
+    """
+
+    batch_size: int
+    metric: float
+    within_margin: bool
+    seconds: float | None
+    price: float | None
+    peak_memory: float | None
+    fits: bool | None
+    purposes: tuple[str, ...]
+
+
+def practical_rows(
+    panel: Panel, quantity: str, settings: Settings, throughput: Throughput
+) -> tuple[PracticalRow, ...]:
+    """By batch size, those with a finite mean at the end and no trial that diverged.
+
+    Seconds are those of `batchscope.analysis.recommendation.recommend`, without evaluation, probes and what
+    was made ready before. They say nothing of whether a difference is real; the recommendation does.
+
+    Args:
+        panel: The whole history.
+        quantity: ``val_accuracy`` or ``val_loss``.
+        settings: Margin, price and limit.
+        throughput: Tells the peak memory.
+    """
+    standing = find_standing(panel, quantity)
+    if standing is None:
+        return ()
+    eligible = [int(row) for row in np.flatnonzero(standing.eligible)]
+    seconds = _seconds(panel, standing, settings.margin)
+    memory = {row: _memory(throughput, int(panel.batch_sizes[row])) for row in eligible}
+    fits = {row: _fits(memory[row], settings.memory_limit) for row in eligible}
+    possible = [row for row in eligible if fits[row] is not False]
+    purposes = _purposes(standing, possible, seconds)
+    return tuple(
+        PracticalRow(
+            batch_size=int(panel.batch_sizes[row]),
+            metric=sign_of(quantity) * float(standing.final_mean[row]),
+            within_margin=row in settled(panel, standing, settings.margin),
+            seconds=seconds.get(row),
+            price=_price(seconds.get(row), settings.price_per_hour),
+            peak_memory=memory[row],
+            fits=fits[row],
+            purposes=tuple(name for name, best in purposes.items() if best == row),
+        )
+        for row in eligible
+    )
+
+
+def _seconds(panel: Panel, standing: Standing, margin: float) -> dict[int, float]:
+    """By row of those within the margin for which it is known."""
+    if "seconds" not in panel.costs:
+        return {}
+    spent = spent_by(panel, standing, "seconds", settled(panel, standing, margin))
+    return {row: value for row, value in spent.items() if math.isfinite(value)}
+
+
+def _purposes(standing: Standing, possible: Sequence[int], seconds: dict[int, float]) -> dict[str, int]:
+    """The row that is best for each purpose; of equals the smallest batch size."""
+    found = {}
+    if possible:
+        found["most_accurate"] = max(possible, key=lambda row: (standing.final_mean[row], -row))
+    timed = [row for row in possible if row in seconds]
+    if timed:
+        found["fastest"] = min(timed, key=lambda row: (seconds[row], row))
+    return found
+
+
+def _price(seconds: float | None, per_hour: float | None) -> float | None:
+    return None if seconds is None or per_hour is None else seconds / 3600 * per_hour
+
+
+def _memory(throughput: Throughput, batch_size: int) -> float | None:
+    rows = [row for row in throughput.rows if row.batch_size == batch_size]
+    peaks = [row.peak_memory.mean for row in rows if row.peak_memory is not None]
+    return max(peaks) if peaks else None
+
+
+def _fits(peak: float | None, limit: int | None) -> bool | None:
+    return None if peak is None or limit is None else peak <= limit
