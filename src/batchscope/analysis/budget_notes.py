@@ -30,7 +30,7 @@ def budget_notes(facts: StudyFacts, panel: Panel) -> list[Sentence]:
     text = (
         f"All batch sizes were given the same number of epochs: batch size {smallest} made {ratio:.3g} times "
         f"as many updates as batch size {largest}. With such a budget a larger batch size ends as well only "
-        "as far as it scales perfectly; what it does with more updates, a budget in updates or a target tells."
+        "as far as it scales perfectly; what more updates would do, a budget in updates or a target tells."
     )
     figures = (("batch_size", smallest), ("largest", largest), ("ratio", ratio))
     return [Sentence("epoch_budget", text, figures)]
