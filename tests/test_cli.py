@@ -124,6 +124,8 @@ def test_every_command_has_help(command: Command):
             ["show", "aerial"],
             "Error: aerial: 1 problem\n  the file: must be a built-in study (aerial-cactus,",
         ),
+        (["analyze", "published", "--price-per-hour", "-1"], "price_per_hour must be above 0, but got -1.0"),
+        (["analyze", "published", "--memory-limit", "much"], "memory_limit: must be a number of bytes, or a"),
         (
             ["run", "aerial"],
             "must be a built-in study (aerial-cactus, aerial-cactus-2019, demo, fashion-mnist)",
