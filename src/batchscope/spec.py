@@ -106,7 +106,7 @@ class UntilCi(Strict):
     """
 
     half_width: Annotated[float, Field(gt=0)]
-    max_replicates: Annotated[int, Field(ge=3, le=100_000)] = 20
+    max_replicates: Annotated[int, Field(ge=4, le=100_000)] = 20
     metric: Literal["val_accuracy", "val_loss"] = "val_accuracy"
 
 
@@ -148,9 +148,9 @@ class BaseStudy(Strict):
 
     @model_validator(mode="after")
     def _replicates_can_be_added(self) -> BaseStudy:
-        if self.until_ci is not None and not 2 <= self.replicates < self.until_ci.max_replicates:
+        if self.until_ci is not None and not 3 <= self.replicates < self.until_ci.max_replicates:
             raise ValueError(
-                "with until_ci, replicates must be at least 2, so that there is an interval, and below "
+                "with until_ci, replicates must be at least 3, for two are often close by chance, and below "
                 f"until_ci.max_replicates, {self.until_ci.max_replicates}; it is {self.replicates}"
             )
         return self

@@ -48,7 +48,7 @@ def trained(folder: Path, **keys: object) -> tuple[pd.DataFrame, Events]:
             trial.report(updates=epoch, val_accuracy=value - 0.1 * (2 - epoch))
 
     seen = Events()
-    run = run_function(train, folder, seen, replicates=2, **({"until_ci": SEARCH} | keys))
+    run = run_function(train, folder, seen, replicates=3, **({"until_ci": SEARCH} | keys))
     return run.history, seen
 
 
@@ -56,21 +56,21 @@ def trained(folder: Path, **keys: object) -> tuple[pd.DataFrame, Events]:
 def test_each_batch_size_gets_as_many_replicates_as_its_own_spread_asks_for(tmp_path: Path):
     history, seen = trained(tmp_path / "run")
     counts = history.groupby("batch_size")["replicate"].nunique().to_dict()
-    assert counts == {16: needed(16, 2), 32: needed(32, 2)}
-    assert counts[16] == 2
-    assert 2 < counts[32] < SEARCH["max_replicates"]
+    assert counts == {16: needed(16, 3), 32: needed(32, 3)}
+    assert counts[16] == 3
+    assert 3 < counts[32] < SEARCH["max_replicates"]
     added = [note for note in seen.notes if "is added" in note]
-    assert len(added) == counts[32] - 2
-    assert added[0].startswith("replicate 3 of batch size 32 is added: its mean val_accuracy is known to ")
-    assert [list(work) for work in seen.additions] == [[f"b32-r{r}"] for r in range(3, counts[32] + 1)]
+    assert len(added) == counts[32] - 3
+    assert added[0].startswith("replicate 4 of batch size 32 is added: its mean val_accuracy is known to ")
+    assert [list(work) for work in seen.additions] == [[f"b32-r{r}"] for r in range(4, counts[32] + 1)]
     again, _ = trained(tmp_path / "run")
     pd.testing.assert_frame_equal(again, history, check_exact=True)
 
 
 @pytest.mark.usefixtures("machine")
 def test_no_batch_size_gets_more_than_the_most(tmp_path: Path):
-    history, _ = trained(tmp_path / "run", until_ci={"half_width": 1e-6, "max_replicates": 4})
-    assert history.groupby("batch_size")["replicate"].nunique().to_dict() == {16: 4, 32: 4}
+    history, _ = trained(tmp_path / "run", until_ci={"half_width": 1e-6, "max_replicates": 5})
+    assert history.groupby("batch_size")["replicate"].nunique().to_dict() == {16: 5, 32: 5}
 
 
 @pytest.mark.usefixtures("machine")
@@ -82,18 +82,13 @@ def test_a_batch_size_with_a_failed_trial_waits_until_that_was_tried_again(tmp_p
             raise RuntimeError("not yet")
         trial.report(updates=1, val_accuracy=0.5 + 0.1 * (trial.replicate % 2))
 
-    search = {"half_width": 0.01, "max_replicates": 3}
-    run = run_function(train, tmp_path / "run", replicates=2, until_ci=search)
-    assert outcomes(run) == [
-        ("b16-r1", "complete", 1),
-        ("b32-r1", "complete", 1),
-        ("b16-r2", "complete", 1),
-        ("b32-r2", "failed", 0),
-        ("b16-r3", "complete", 1),
-    ]
+    search = {"half_width": 0.01, "max_replicates": 4}
+    run = run_function(train, tmp_path / "run", replicates=3, until_ci=search)
+    assert outcomes(run)[3] == ("b32-r2", "failed", 0)
+    assert [(name, state) for name, state, _ in outcomes(run)[6:]] == [("b16-r4", "complete")]
     mended.touch()
-    run = run_function(train, tmp_path / "run", replicates=2, until_ci=search)
-    assert [outcome[0] for outcome in outcomes(run)][4:] == ["b16-r3", "b32-r3"]
+    run = run_function(train, tmp_path / "run", replicates=3, until_ci=search)
+    assert [name for name, _, _ in outcomes(run)[6:]] == ["b16-r4", "b32-r4"]
     assert {state for _, state, _ in outcomes(run)} == {"complete"}
 
 
@@ -115,6 +110,16 @@ def test_the_half_width_is_that_of_scipy_over_the_finite_ends():
     assert half_width(history_of({"a1": 0.8, "a2": np.nan}), "val_accuracy") == np.inf
 
 
+def test_a_trial_whose_loss_diverged_does_not_count_for_its_accuracy():
+    history = history_of({"a1": 0.90, "a2": 0.91, "a3": 0.10}).assign(val_loss=[0.3, 0.3, np.nan])
+    expected = stats.sem([0.90, 0.91]) * stats.t.ppf(0.975, 1)
+    assert half_width(history, "val_accuracy") == pytest.approx(expected, rel=1e-12)
+
+
+def test_figures_that_are_all_the_same_tell_nothing():
+    assert half_width(history_of({"a1": 0.9, "a2": 0.9, "a3": 0.9}), "val_accuracy") == np.inf
+
+
 def test_with_a_grid_the_best_learning_rate_counts():
     finals = {"good1": 0.9, "good2": 0.92, "poor1": 0.1, "poor2": 0.7}
     found = half_width(history_of(finals, lambda name: 0.1 if "good" in name else 0.5), "val_accuracy")
@@ -131,11 +136,11 @@ def test_a_metric_that_trials_do_not_report_is_refused():
     [
         ({"until_ci": SEARCH | {"half_width": 0}}, "until_ci.half_width"),
         ({"until_ci": SEARCH | {"half_width": float("nan")}}, "until_ci.half_width"),
-        ({"until_ci": SEARCH | {"max_replicates": 2}}, "until_ci.max_replicates"),
+        ({"until_ci": SEARCH | {"max_replicates": 3}}, "until_ci.max_replicates"),
         ({"until_ci": SEARCH | {"metric": "train_loss"}}, "until_ci.metric"),
         ({"until_ci": SEARCH | {"more": 1}}, "until_ci.more"),
         ({"until_ci": {"max_replicates": 5}}, "until_ci.half_width"),
-        ({"until_ci": SEARCH, "replicates": 1}, "replicates must be at least 2"),
+        ({"until_ci": SEARCH, "replicates": 2}, "replicates must be at least 3"),
         ({"until_ci": SEARCH, "replicates": 12}, "below until_ci.max_replicates, 12; it is 12"),
     ],
 )
@@ -143,4 +148,4 @@ def test_bad_values_are_refused(tmp_path: Path, keys: TOLD, told: str):
     def train(trial: TrialHandle) -> None: ...
 
     with pytest.raises(StudyError, match=told):
-        run_function(train, tmp_path / "run", **({"replicates": 2} | keys))
+        run_function(train, tmp_path / "run", **({"replicates": 3} | keys))

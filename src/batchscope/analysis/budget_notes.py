@@ -14,8 +14,8 @@ __all__ = ["budget_notes"]
 def budget_notes(facts: StudyFacts, panel: Panel) -> list[Sentence]:
     """``epoch_budget``: that the same epochs are fewer updates for larger batch sizes.
 
-    Shallue et al. 2018 (arXiv 1811.03600) compare budgets: with one in epochs a larger batch size ends as
-    well only where it scales perfectly, that is where a multiple of it takes that part of the updates.
+    Shallue et al. 2018 (arXiv 1811.03600) compare budgets: one in epochs favours small batch sizes, for large
+    ones are stopped after few updates.
     """
     if len(facts.batch_sizes) < 2 or any(stage.budget != "epochs" for stage in facts.stages):
         return []
@@ -29,8 +29,8 @@ def budget_notes(facts: StudyFacts, panel: Panel) -> list[Sentence]:
     ratio = means[0] / means[-1]
     text = (
         f"All batch sizes were given the same number of epochs: batch size {smallest} made {ratio:.3g} times "
-        f"as many updates as batch size {largest}. With such a budget a larger batch size ends as well only "
-        "as far as it scales perfectly; what more updates would do, a budget in updates or a target tells."
+        f"as many updates as batch size {largest}. Where a larger batch size ends worse, its fewer "
+        "updates may be why; a budget in updates, or until a target, tells."
     )
     figures = (("batch_size", smallest), ("largest", largest), ("ratio", ratio))
     return [Sentence("epoch_budget", text, figures)]

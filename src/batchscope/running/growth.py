@@ -78,7 +78,7 @@ def _next(
     if known <= wanted.half_width:
         return None
     replicate = _replicates(statuses) + 1
-    within = "by fewer than two trials" if math.isinf(known) else f"to \u00b1{known:.2g}"
+    within = "by no two trials that differ" if math.isinf(known) else f"to \u00b1{known:.2g}"
     reason = (
         f"replicate {replicate} of batch size {batch_size} is added: its mean {wanted.metric} is known "
         f"{within}, and \u00b1{wanted.half_width:g} is asked for"
