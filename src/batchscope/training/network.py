@@ -22,6 +22,7 @@ __all__ = [
     "Network",
     "build_network",
     "first_trained_layer",
+    "penalised_weights",
     "set_trainable",
 ]
 
@@ -201,3 +202,13 @@ def set_trainable(network: Network, stage: Stage) -> None:
         if normalises:
             given = stage.batchnorm_momentum
             layer.momentum = network.momenta[layer.name] if given is None else given
+
+
+def penalised_weights(network: Network, stage: Stage) -> tuple[str, ...]:
+    """Paths of the weights that count in the stage's loss, by a regularizer: Keras leaves frozen ones out.
+
+    Freezes and frees the layers for the stage as `set_trainable` does.
+    """
+    set_trainable(network, stage)
+    weights = (*network.backbone.trainable_weights, *network.head.trainable_weights)
+    return tuple(variable.path for variable in weights if variable.regularizer is not None)
