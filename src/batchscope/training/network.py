@@ -13,7 +13,7 @@ import keras
 
 from batchscope.errors import TrainingError
 from batchscope.spec import FromLayer, ModelSpec, Stage
-from batchscope.training.backbones import build_backbone
+from batchscope.training.backbones import build_backbone, complete_normalization
 from batchscope.training.own_network import build_own_network
 from batchscope.training.weights import load_into, locate, split_pin
 
@@ -123,6 +123,7 @@ def build_network(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> Netw
     source, _ = split_pin(spec.weights)
     if source not in ("imagenet", "none"):
         load_into(backbone, locate(spec.weights)[0])
+        complete_normalization(backbone)
     units = 1 if classes == 2 else classes
     head = keras.layers.Dense(units, activation="sigmoid" if units == 1 else "softmax", name="head")
     head.build((None, backbone.output_shape[-1]))
