@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -221,6 +222,40 @@ def test_a_run_that_broke_off_is_gone_on_with_in_the_same_runs(
         assert (mlflow_steps(uri), tensorboard_steps(shown)) == (STEPS, STEPS)
         for tool, options in (("mlflow", {"tracking_uri": uri}), ("tensorboard", {})):
             run.export(tool, **options)
+
+
+class Deleting(Events):
+    """Holds the run at its second epoch until MLflow has the first, and deletes the experiment then."""
+
+    def __init__(self, client: MlflowClient) -> None:
+        super().__init__()
+        self._client = client
+        self.deleted = ""
+
+    def epoch(self, trial: Trial, record: EpochRecord) -> None:
+        super().epoch(trial, record)
+        if (trial.name, record.epoch) == ("b8-r1", 2):
+            until = time.monotonic() + 60
+            while (found := self._client.get_experiment_by_name("tiny")) is None:
+                assert time.monotonic() < until
+                time.sleep(0.05)
+            self.deleted = found.experiment_id
+            self._client.delete_experiment(self.deleted)
+
+
+def test_an_experiment_that_is_deleted_meanwhile_does_not_stop_a_run(tmp_path: Path, empty_mlflow: Path):
+    uri = f"sqlite:///{shutil.copy(empty_mlflow, tmp_path / 'mlflow.db')}"
+    seen = Deleting(MlflowClient(uri))
+    run = batchscope.run(STUDY, out="run", track="mlflow", tracking_uri=uri, watcher=seen)
+    assert [(status.state, status.epochs) for status in run.trials] == [(TrialState.COMPLETE, 2)] * 2
+    [complaint] = [note for note in seen.notes if "--track" in note]
+    assert (
+        f"was deleted there; restore it (mlflow experiments restore --experiment-id {seen.deleted})"
+        in complaint
+    )
+    MlflowClient(uri).restore_experiment(seen.deleted)
+    run.export("mlflow", tracking_uri=uri)
+    assert mlflow_steps(uri) == STEPS
 
 
 def test_a_server_that_is_down_does_not_stop_a_run(monkeypatch: pytest.MonkeyPatch):

@@ -245,6 +245,41 @@ def test_two_runs_of_one_study_lie_side_by_side(tmp_path: Path, uri: str):
     assert len({entry.data.tags["batchscope.run"] for entry in entries}) == 2
 
 
+def test_an_experiment_that_was_deleted_is_told_with_what_brings_it_back(tmp_path: Path, uri: str):
+    run, client = stored(tmp_path / "run"), MlflowClient(uri)
+    going_on = MlflowTracker(uri)
+    going_on.update(read_run(stored(tmp_path / "run", run.told | {"b8-r1": whole(TRIALS[0], 1)}).folder))
+    place = client.get_experiment_by_name("sorting").experiment_id
+    client.delete_experiment(place)
+    told = (
+        rf"the experiment sorting of {uri} must be active, but it was deleted there; restore it \(mlflow "
+        rf"experiments restore --experiment-id {place}\), or remove it for good \(mlflow gc --experiment-ids "
+        rf"{place}\), and export again"
+    )
+    later = stored(tmp_path / "run")
+    for tracker in (going_on, MlflowTracker(uri)):  # one that has it open, one that opens it
+        with pytest.raises(ExportError, match=f"^{told}$"):
+            tracker.update(read_run(later.folder))
+    client.restore_experiment(place)
+    send(later, uri)
+    assert_holds(uri, later)
+
+
+@pytest.mark.parametrize("name", ["sorting", "b0008-r02"])
+def test_a_run_that_was_deleted_is_told_and_made_anew(tmp_path: Path, uri: str, name: str):
+    run, client, tracker = stored(tmp_path / "run"), MlflowClient(uri), MlflowTracker(uri)
+    tracker.update(read_run(run.folder))
+    client.delete_run(runs(uri)[name].info.run_id)
+    later = stored(tmp_path / "run", run.told | {"b8-r2": whole(TRIALS[2]), "b16-r2": whole(TRIALS[3])})
+    with pytest.raises(ExportError, match=rf"^the run {name} of experiment sorting of .* must be active"):
+        tracker.update(read_run(later.folder))
+    send(later, uri)
+    assert_holds(uri, later)
+    found = runs(uri)
+    parent = found.pop("sorting").info.run_id
+    assert {entry.data.tags["mlflow.parentRunId"] for entry in found.values()} == {parent}
+
+
 def test_a_store_that_cannot_be_used_is_told_without_secrets(tmp_path: Path):
     run = load(stored(tmp_path / "run").folder.path)
     with pytest.raises(

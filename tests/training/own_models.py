@@ -38,6 +38,41 @@ def layered(input_shape: Shape, classes: int) -> keras.Model:
     return keras.Model(inputs, LAYERS.Dense(classes, activation="softmax", name="out")(x), name="layered")
 
 
+def penalised(input_shape: Shape, classes: int) -> keras.Model:
+    """With penalties on weights of the head and of layers ahead of it."""
+    inputs = keras.Input(input_shape)
+    x = LAYERS.Conv2D(6, 1, kernel_regularizer=keras.regularizers.L2(0.02), name="conv")(inputs)
+    x = LAYERS.Flatten(name="flat")(LAYERS.ReLU(name="relu")(x))
+    x = LAYERS.Dense(8, activation="tanh", bias_regularizer="l1", kernel_regularizer="l2", name="dense")(x)
+    out = LAYERS.Dense(classes, activation="softmax", kernel_regularizer="l2", name="out")
+    return keras.Model(inputs, out(x), name="penalised")
+
+
+class Costly(keras.layers.Layer):
+    """Adds a loss by its own code."""
+
+    def call(self, inputs: object) -> object:
+        self.add_loss(0.5 * keras.ops.mean(keras.ops.abs(inputs)))
+        return inputs
+
+
+def costly(input_shape: Shape, classes: int) -> keras.Model:
+    """With a layer that adds a loss ahead of the head."""
+    inputs = keras.Input(input_shape)
+    x = Costly(name="costly")(LAYERS.Flatten(name="flat")(inputs))
+    x = LAYERS.Dense(8, activation="tanh", kernel_regularizer="l2", name="dense")(x)
+    return keras.Model(inputs, LAYERS.Dense(classes, activation="softmax", name="out")(x), name="costly")
+
+
+def penalised_outputs(input_shape: Shape, classes: int) -> keras.Model:
+    """With penalties on what layers give: one that would be rewritten, and one that does nothing else."""
+    inputs = keras.Input(input_shape)
+    x = LAYERS.Conv2D(6, 1, activity_regularizer=keras.regularizers.L2(0.0002), name="conv")(inputs)
+    x = LAYERS.ActivityRegularization(l1=0.0002, name="penalty")(LAYERS.Flatten(name="flat")(x))
+    x = LAYERS.Dense(8, activation="tanh", name="dense")(x)
+    return keras.Model(inputs, LAYERS.Dense(classes, activation="softmax", name="out")(x), name="penalised")
+
+
 def nested(input_shape: Shape, classes: int) -> keras.Model:
     """Models within models, one of them called in a mode of its own, and an operation that is no layer."""
     inside = keras.Sequential(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import cache
 
 import keras
 import numpy as np
 import pytest
 from backbones import backbone, unsettle
+from own_models import costly, penalised, penalised_outputs
 
 from batchscope.spec import Stage
 from batchscope.studies import load_study
@@ -176,3 +178,15 @@ def test_training_mode_without_batchnorm_is_called_what_it_is():
 def test_later_stages_do_not_matter():
     made = stages(HEAD, tail(80, batchnorm="batch"))
     assert find_cut(made, 0, backbone("MobileNet")).whole
+
+
+@pytest.mark.parametrize("build", [penalised_outputs, costly])
+def test_outputs_that_count_in_the_loss_keep_the_network_whole(build: Callable[..., keras.Model]):
+    network = build((4, 4, 3), 3)
+    inference = [{**each, "batchnorm": "inference"} for each in (HEAD, tail("dense"))]
+    for index in range(2):
+        cut = find_cut(stages(*inference), index, network)
+        assert cut.tensor is None
+        assert cut.reason == f"{WHOLE.reason}: the loss counts outputs of its layers"
+    # Penalties on weights need no layer to run.
+    assert find_cut(stages(*inference), 1, penalised((4, 4, 3), 3)).layer == "flat"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from inspect import isfunction
+
 import keras
 import numpy as np
 import pytest
@@ -10,8 +13,13 @@ from batchscope.errors import TrainingError
 from batchscope.model_spec import _USUAL_SIZES
 from batchscope.spec import ModelSpec, Stage
 from batchscope.studies import load_study
+from batchscope.training.cut import find_cut
 from batchscope.training.network import Network, build_network, first_trained_layer, set_trainable
+from batchscope.training.prefix import Prefix
+from batchscope.training.recalibration import population_moments, use_moments
 from batchscope.training.scaling import make_scaling
+from batchscope.training.sources import ReadySource
+from batchscope.training.stage_program import assign, compile_stage, values
 from tiny import stage, tiny_data
 
 pytestmark = pytest.mark.keras
@@ -149,6 +157,61 @@ def test_a_backbones_own_scaling_is_used():
     scaling = make_scaling(ModelSpec(backbone="ResNet50"), tiny_data())
     scaled = scaling.apply(np.zeros((1, 1, 1, 3), np.float32))
     np.testing.assert_allclose(scaled.ravel(), [-103.939, -116.779, -123.68], atol=1e-3)
+
+
+BYTES = np.array([[0.0, 100.0, 255.0]], np.float32)
+RANGES = {
+    "bytes": BYTES,
+    "from -1 to 1": BYTES / 127.5 - 1,
+    "blue first, less mean": BYTES[:, ::-1] - [103.939, 116.779, 123.68],
+    "less mean, by deviation": (BYTES / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225],
+}
+FED = {
+    r"(ResNet\d+|VGG\d+)": "blue first, less mean",
+    r"DenseNet\d+": "less mean, by deviation",
+    r"(Inception.*|MobileNet|MobileNetV2|NASNet.*|ResNet\d+V2|Xception)": "from -1 to 1",
+    # These scale inside.
+    r"(EfficientNet.*|ConvNeXt.*|MobileNetV3.*)": "bytes",
+}
+"""As the documents of `keras.applications` have it, for each family."""
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, value in vars(keras.applications).items() if isfunction(value)]
+)
+def test_every_backbone_is_fed_what_its_weights_were_trained_on(name: str):
+    [kind] = [kind for family, kind in FED.items() if re.fullmatch(family, name)]
+    found = make_scaling(ModelSpec(backbone=name), tiny_data()).apply(BYTES.reshape(1, 1, 1, 3).copy())
+    np.testing.assert_allclose(found.reshape(1, 3), RANGES[kind], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["ConvNeXtTiny", "MobileNetV3Small", "VGG16"])
+def test_an_update_behind_the_cut_moves_what_the_stage_trains_and_that_alone(name: str):
+    """All backbones were tried so by scripts/backbones.py, at their default sizes."""
+    keras.utils.set_random_seed(3)
+    built = build_network(ModelSpec(backbone=name, weights="none", image_size=64), (64, 64, 3), 2)
+    images = np.random.default_rng(4).uniform(0, 255, (4, 64, 64, 3)).astype(np.float32)
+    # As after some training, so that no gradient is lost in rounding.
+    use_moments(built.backbone, population_moments(built.backbone, images))
+    for layer in built.backbone.layers:
+        if type(layer).__name__ == "LayerScale":
+            layer.gamma.assign(np.ones(layer.gamma.shape))
+    first = 3 * len(built.backbone.layers) // 4
+    trains = stage("tail", {"from_layer": first}, epochs=1, optimizer="sgd") | {"learning_rate": 0.01}
+    tail = Stage.model_validate(trains)
+    cut = find_cut([tail], 0, built.backbone)
+    features = Prefix(built, cut)(images)
+    before = values(built.variables)
+    program = compile_stage(tail, 1, built, cut)
+    assign(built.variables, before)  # to trace it trains on nothing
+    program.loop.train(ReadySource(features, np.array([0, 1, 1, 0])), np.arange(4), 4)
+    moved = {
+        variable.path
+        for variable, value in zip(built.variables, before, strict=True)
+        if not np.array_equal(value, variable.numpy())
+    }
+    trained = [*built.backbone.layers[first:], built.head]
+    assert moved == {variable.path for layer in trained for variable in layer.trainable_variables}
 
 
 def test_an_unknown_backbone_names_the_known_ones():

@@ -139,7 +139,7 @@ def test_a_network_is_split_ahead_of_its_last_dense_layer(
         np.testing.assert_allclose(made.head_alone()(ahead).numpy(), given, atol=1e-6)
 
 
-def test_the_small_cnn_is_the_papers():
+def test_the_small_cnn_is_that_of_tensorflows_tutorial():
     model = built("cnn", classes=10, shape=(28, 28, 1))
     shapes = {
         f"{layer.name}/{variable.name}": tuple(variable.shape)

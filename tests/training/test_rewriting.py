@@ -13,7 +13,7 @@ import tensorflow as tf
 from backbones import SIZES, backbone, unsettle
 
 from batchscope.training.recalibration import averages_kept, population_moments, use_moments
-from batchscope.training.rewriting import FusedBatchNorm, MatrixProduct, rewrite
+from batchscope.training.rewriting import FusedBatchNorm, MatrixProduct, Mode, rewrite
 
 pytestmark = pytest.mark.keras
 
@@ -221,6 +221,31 @@ def test_what_cannot_be_folded_stays(kind: str):
     rewritten = rewrite(model, "inference")
     assert kinds(rewritten) == kinds(model)
     compare(rewritten, model, noise())
+
+
+PENALISED = {
+    "a 1x1 convolution": lambda penalty: (LAYERS.Conv2D(4, 1, activity_regularizer=penalty),),
+    "a convolution": lambda penalty: (LAYERS.Conv2D(4, 3, activity_regularizer=penalty), norm()),
+    "BatchNorm": lambda penalty: (LAYERS.Conv2D(4, 3), norm(activity_regularizer=penalty)),
+    "BatchNorm alone": lambda penalty: (norm(activity_regularizer=penalty),),
+}
+
+
+@pytest.mark.parametrize("mode", ["inference", "batch", "steady"])
+@pytest.mark.parametrize("kind", PENALISED)
+def test_a_layer_whose_outputs_are_penalised_still_adds_its_loss(kind: str, mode: Mode):
+    keras.utils.set_random_seed(9)
+    model, trains = small(*PENALISED[kind](keras.regularizers.L2(0.3))), mode != "inference"
+    unsettle(model)
+    rewritten, inputs = rewrite(model, mode), noise()
+    with averages_kept(model):
+        expected = model(inputs, training=trains)
+        [wanted] = model.losses
+    with averages_kept(model):
+        assert distance(rewritten(inputs, training=trains), expected) < 1e-5
+    [found] = rewritten.losses
+    assert float(found) == pytest.approx(float(wanted), rel=1e-5)
+    assert float(found) > 0.1
 
 
 def compare(rewritten: keras.Model, model: keras.Model, inputs: np.ndarray) -> None:

@@ -179,3 +179,31 @@ def test_a_local_file_is_located_with_its_digest(tmp_path: Path):
     path.write_bytes(CONTENT)
     digest = hashlib.sha256(CONTENT).hexdigest()
     assert locate(f"{path}#sha256={digest}") == (path, digest)
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".weights.h5"])
+@pytest.mark.parametrize("imagenet", [True, False])
+def test_an_efficientnet_from_a_file_scales_as_keras_does(
+    suffix: str, imagenet: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Keras' own ``imagenet`` against the same file by its path; other weights against Keras without."""
+    keras.backend.clear_session()  # it numbers the names of layers
+    keras.utils.set_random_seed(5)
+    size, path = (32, 32, 3), tmp_path / f"w{suffix}"
+    saved = keras.applications.EfficientNetB0(include_top=False, weights=None, input_shape=size)
+    saved.get_layer("normalization").adapt_mean.assign([0.485, 0.456, 0.406] if imagenet else [0.5, 0.4, 0.3])
+    saved.get_layer("normalization").adapt_variance.assign([0.229, 0.224, 0.225])
+    saved.get_layer("normalization").finalize_state()
+    saved.save(path) if suffix == ".h5" else saved.save_weights(path)
+    keras.backend.clear_session()
+    spec = ModelSpec(backbone="EfficientNetB0", weights=str(path), image_size=32)
+    images = np.random.default_rng(6).uniform(0, 255, (2, *size)).astype(np.float32)
+    found = build_network(spec, size, 2).backbone(images, training=False)
+    monkeypatch.setattr(keras.src.applications.efficientnet.file_utils, "get_file", lambda *_, **__: path)
+    plain = saved
+    if imagenet:
+        plain = keras.applications.EfficientNetB0(include_top=False, weights="imagenet", input_shape=size)
+    expected, unscaled = (model(images, training=False) for model in (plain, saved))
+    scale = np.abs(expected).max()
+    assert np.abs(found - expected).max() < 1e-4 * scale
+    assert not imagenet or np.abs(unscaled - expected).max() > 0.01 * scale

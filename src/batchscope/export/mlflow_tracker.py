@@ -38,7 +38,10 @@ EPOCH_TAG = "batchscope.epoch"
 """The last epoch of which MLflow has every figure, and its `seconds`; set after them."""
 _NOTE_TAG = "mlflow.note.content"
 _PARENT_TAG = "mlflow.parentRunId"
+_DELETED = "deleted"
 
+# What MLflow says where a run or its experiment was deleted, among other things.
+_REFUSED = "INVALID_PARAMETER_VALUE"
 # What MLflow takes in one request.
 _MOST_METRICS, _MOST_PARAMS = 1000, 100
 
@@ -55,6 +58,7 @@ class _Kept:
         epoch: The last of which it has every figure.
         seconds: Of that epoch.
         parameters: Names of those that it has.
+        parent: MLflow's id of the run in which it is nested; empty for the parent.
         beyond: Whether it may have figures of later epochs too, sent by a process that was killed.
     """
 
@@ -65,6 +69,7 @@ class _Kept:
     epoch: int = 0
     seconds: float | None = None
     parameters: frozenset[str] = frozenset()
+    parent: str = ""
     beyond: bool = False
 
 
@@ -113,6 +118,8 @@ class MlflowTracker:
         except BatchscopeError:
             raise
         except Exception as error:  # MLflow's stores and their libraries raise many kinds of error
+            if self._experiment is not None and getattr(error, "error_code", "") == _REFUSED:
+                self._experiment.check_not_deleted()
             reason = masked(str(error).strip().partition("\n")[0] or type(error).__name__)
             raise ExportError(
                 f"MLflow ({self.place}) must take what is exported, but: {reason}; "
@@ -134,6 +141,8 @@ class _Experiment:
         self.address, self.name = str(self._client.tracking_uri), run.study.name
         known = self._client.get_experiment_by_name(self.name)
         self._id = self._client.create_experiment(self.name) if known is None else known.experiment_id
+        self._kept: dict[str, _Kept] = {}
+        self.check_not_deleted()
         self._kept = self._found(run.identity)
 
     def update(self, run: RunContent) -> None:
@@ -154,6 +163,26 @@ class _Experiment:
             self._client.log_artifacts(parent, temporary)
         self._client.set_tag(parent, _NOTE_TAG, material.description)
 
+    def check_not_deleted(self) -> None:
+        """Refuses an experiment or a run that somebody deleted: MLflow keeps it, but takes nothing for it.
+
+        Raises:
+            ExportError: With what brings it back.
+        """
+        if self._client.get_experiment(self._id).lifecycle_stage == _DELETED:
+            raise ExportError(
+                f"the experiment {self.name} of {masked(self.address)} must be active, but it was deleted "
+                f"there; restore it (mlflow experiments restore --experiment-id {self._id}), or remove it "
+                f"for good (mlflow gc --experiment-ids {self._id}), and export again"
+            )
+        for kept in self._kept.values():
+            shown = self._client.get_run(kept.id).info
+            if shown.lifecycle_stage == _DELETED:
+                raise ExportError(
+                    f"the run {shown.run_name} of experiment {self.name} of {masked(self.address)} must be "
+                    "active, but it was deleted there; export again, which makes it anew"
+                )
+
     def _found(self, identity: str) -> dict[str, _Kept]:
         """What MLflow has of the run, by trial; the parent under the empty name."""
         found: dict[str, _Kept] = {}
@@ -173,6 +202,7 @@ class _Experiment:
                     epoch=int(epoch),
                     seconds=float(seconds) if seconds else None,
                     parameters=frozenset(entry.data.params),
+                    parent=tags.get(_PARENT_TAG, ""),
                     beyond=True,
                 )
             token = page.token
@@ -192,7 +222,7 @@ class _Experiment:
             tags={RUN_TAG: run.identity, "mlflow.source.name": "batchscope", **tags},
             run_name=name,
         )
-        return _Kept(made.info.run_id)
+        return _Kept(made.info.run_id, parent=tags.get(_PARENT_TAG, ""))
 
     def _bring_up_to_date(self, run: RunContent, series: TrialSeries, parent: str) -> None:
         trial, state = series.status.trial, series.status.state
@@ -205,6 +235,9 @@ class _Experiment:
         if kept is None:
             kept = self._made(run, series.name, {TRIAL_TAG: trial.name, _PARENT_TAG: parent})
             self._kept[trial.name] = kept
+        if kept.parent != parent:  # the one before was deleted
+            self._log(kept.id, tags={_PARENT_TAG: parent})
+            kept = self._kept[trial.name] = replace(kept, parent=parent)
         self._add_parameters(trial.name, {**run.parameters, **series.parameters})
         if kept.epoch < last or kept.state != state:
             self._add_figures(run, series, kept)

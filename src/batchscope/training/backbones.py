@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from batchscope.errors import TrainingError, WeightsError
 from batchscope.spec import ModelSpec
 
-__all__ = ["build_backbone", "preprocessing"]
+__all__ = ["build_backbone", "complete_normalization", "preprocessing"]
+
+_IMAGENET_MEAN, _IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 _NO_IMAGENET = (
     "the ImageNet weights of {backbone} could not be fetched by Keras: {error}\n"
@@ -41,6 +43,25 @@ def build_backbone(spec: ModelSpec) -> keras.Model:
             raise
         # Keras' download helper raises bare Exceptions.
         raise WeightsError(_NO_IMAGENET.format(backbone=spec.backbone, error=error)) from error
+
+
+def complete_normalization(backbone: keras.Model) -> None:
+    """Lets an EfficientNet with ImageNet weights from a file scale its inputs as with weights from Keras.
+
+    Where Keras fetches the weights, it also puts a layer behind their normalization that divides by the
+    root of ImageNet's deviation (keras/src/applications/efficientnet.py and tensorflow/tensorflow, issue
+    49930). A backbone that is built without weights lacks that layer; a variance times the deviation does
+    the same. Weights are known as ImageNet's by their mean; others stay as they are.
+
+    Args:
+        backbone: With its weights; changed in place.
+    """
+    for layer in backbone.layers:
+        if isinstance(layer, keras.layers.Normalization) and layer.input_mean is None:
+            mean, variance = (np.asarray(each) for each in (layer.adapt_mean, layer.adapt_variance))
+            if mean.shape == (3,) and np.allclose(mean, _IMAGENET_MEAN, rtol=1e-3):
+                layer.adapt_variance.assign(variance * np.array(_IMAGENET_DEVIATION, np.float32))
+                layer.finalize_state()
 
 
 def preprocessing(backbone: str) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:

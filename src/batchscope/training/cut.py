@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from batchscope.spec import Stage
-from batchscope.training.graphs import nodes_of
+from batchscope.training.graphs import nodes_of, penalises_outputs
 from batchscope.training.network import first_trained_layer
 from batchscope.training.recalibration import batchnorm_layers
 
@@ -45,7 +45,8 @@ def find_cut(stages: Sequence[Stage], index: int, backbone: keras.Model) -> Cut:
     The layers up to there are the same function in every trial where none of them is trained, in
     this stage or an earlier one, and none depends on the batch or on chance: BatchNorm uses averages
     that stand still, and random layers, such as dropout, are off, as the whole backbone runs in
-    inference mode.
+    inference mode. Where the loss counts the outputs of some layer, all of them run: Keras counts those of
+    frozen layers, too.
 
     Simplification: layers that an earlier stage changed, but that then stay as they are, are not
     cut off, for they would differ from trial to trial.
@@ -85,6 +86,8 @@ def _why_not_fixed(stages: Sequence[Stage], backbone: keras.Model) -> str | None
             return f"{'BatchNorm normalises by the batch' if normalises else 'it is in training mode'}{where}"
     if normalises and stages[-1].evaluation == "recalibrated":
         return "validation recalibrates the BatchNorm statistics of all layers"
+    if penalises_outputs(backbone):
+        return "the loss counts outputs of its layers"  # of frozen ones too
     return None
 
 

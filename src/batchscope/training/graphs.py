@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
-__all__ = ["draws_random_numbers", "flattened", "graph_of", "nodes_of"]
+__all__ = ["draws_random_numbers", "flattened", "graph_of", "nodes_of", "penalises_outputs"]
 
 Tensor = Any  # a KerasTensor
 Node = Any  # one use of a layer or operation in a graph
@@ -75,3 +76,23 @@ def draws_random_numbers(layer: keras.Operation) -> bool:
         return False
     weights = {id(variable) for variable in layer.weights}
     return any(id(variable) not in weights for variable in layer.variables)
+
+
+def penalises_outputs(model: keras.Model) -> bool:
+    """Whether a layer adds to the loss what depends on its outputs: the loss then needs that layer to run.
+
+    Keras' own layers do so by an `activity_regularizer`. Where there are others, which may call `add_loss`,
+    the model is run on zeros, in inference mode.
+
+    Args:
+        model: With one input.
+    """
+    layers = model._flatten_layers(include_self=False)  # noqa: SLF001
+    kinds = [(type(layer).__module__, layer.activity_regularizer) for layer in layers]
+    if any(penalty is not None for _, penalty in kinds):
+        return True
+    if all(module.partition(".")[0] == "keras" for module, _ in kinds):
+        return False
+    model(np.zeros((1, *model.input_shape[1:]), np.float32), training=False)
+    of_weights = [variable for variable in model.trainable_weights if variable.regularizer is not None]
+    return len(model.losses) > len(of_weights)

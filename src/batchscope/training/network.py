@@ -13,7 +13,7 @@ import keras
 
 from batchscope.errors import TrainingError
 from batchscope.spec import FromLayer, ModelSpec, Stage
-from batchscope.training.backbones import build_backbone
+from batchscope.training.backbones import build_backbone, complete_normalization
 from batchscope.training.own_network import build_own_network
 from batchscope.training.weights import load_into, locate, split_pin
 
@@ -22,6 +22,7 @@ __all__ = [
     "Network",
     "build_network",
     "first_trained_layer",
+    "penalised_weights",
     "set_trainable",
 ]
 
@@ -122,6 +123,7 @@ def build_network(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> Netw
     source, _ = split_pin(spec.weights)
     if source not in ("imagenet", "none"):
         load_into(backbone, locate(spec.weights)[0])
+        complete_normalization(backbone)
     units = 1 if classes == 2 else classes
     head = keras.layers.Dense(units, activation="sigmoid" if units == 1 else "softmax", name="head")
     head.build((None, backbone.output_shape[-1]))
@@ -201,3 +203,13 @@ def set_trainable(network: Network, stage: Stage) -> None:
         if normalises:
             given = stage.batchnorm_momentum
             layer.momentum = network.momenta[layer.name] if given is None else given
+
+
+def penalised_weights(network: Network, stage: Stage) -> tuple[str, ...]:
+    """Paths of the weights that count in the stage's loss, by a regularizer: Keras leaves frozen ones out.
+
+    Freezes and frees the layers for the stage as `set_trainable` does.
+    """
+    set_trainable(network, stage)
+    weights = (*network.backbone.trainable_weights, *network.head.trainable_weights)
+    return tuple(variable.path for variable in weights if variable.regularizer is not None)

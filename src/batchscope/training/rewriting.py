@@ -4,7 +4,7 @@ Layers are replaced where the result is the same but for rounding: a 1x1 convolu
 product; a convolution followed by BatchNorm in inference mode is one convolution whose kernel
 holds BatchNorm's scale; BatchNorm over a batch is one fused operation. The new layers read the
 variables of those they stand for, so nothing is copied back and forth, and gradients reach the
-kernel, gamma and beta as before.
+kernel, gamma and beta as before. A layer that penalises its outputs stays as it is.
 
 Source of the folding: with y = gamma (w x - mean) / sqrt(variance + epsilon) + beta, the scale
 s = gamma / sqrt(variance + epsilon) gives y = (s w) x + (beta - s mean).
@@ -229,7 +229,12 @@ def _foldable(model: keras.Model) -> dict[int, keras.layers.BatchNormalization]:
 def _is_linear_convolution(layer: keras.layers.Layer) -> bool:
     kinds = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
     # Exactly these: what derives from them, such as SeparableConv2D, computes something else.
-    return type(layer) in kinds and layer.activation is keras.activations.linear and _channels_last(layer)
+    return (
+        type(layer) in kinds
+        and layer.activation is keras.activations.linear
+        and _channels_last(layer)
+        and _only_computes(layer)
+    )
 
 
 def _is_matrix_product(layer: keras.layers.Layer) -> bool:
@@ -239,6 +244,7 @@ def _is_matrix_product(layer: keras.layers.Layer) -> bool:
         and layer.kernel_size == (1, 1)
         and layer.strides == (1, 1)
         and layer.groups == 1
+        and _only_computes(layer)
     )
 
 
@@ -247,7 +253,13 @@ def _is_plain_batchnorm(layer: keras.layers.Layer) -> bool:
         type(layer) is keras.layers.BatchNormalization
         and len(layer.input.shape) == 4  # images: rows, height, width, channels
         and layer.axis in (-1, 3)
+        and _only_computes(layer)
     )
+
+
+def _only_computes(layer: keras.layers.Layer) -> bool:
+    """Whether the layer adds no loss for what it gives, which a replacement would not."""
+    return layer.activity_regularizer is None
 
 
 def _channels_last(layer: keras.layers.Layer) -> bool:

@@ -14,14 +14,18 @@ _DROPOUT = 0.4
 
 
 def cnn(input_shape: tuple[int, ...], classes: int) -> keras.Model:
-    """The "Simple CNN" in its base size, of Shallue et al. 2018 (arXiv 1811.03600, appendix B).
+    """A small convolutional network, of the kind of the "Simple CNN" of Shallue et al. 2018.
 
     Two convolutions with 32 and 64 filters of 5x5, stride 1, padding "same" and ReLU, each followed by
     max pooling of 2x2 with stride 2; a dense layer of 1,024 ReLU units with dropout 0.4; a dense layer to
     the classes.
 
-    It differs in this: two classes have one sigmoid unit in place of a softmax; weights start by
-    Keras' defaults, Glorot's uniform distribution and zeros.
+    Source of layers, sizes and dropout: TensorFlow's tutorial for MNIST
+    (tensorflow/examples/tutorials/layers/cnn_mnist.py at tensorflow/tensorflow, commit 92e6c3e). The figures
+    that Shallue et al. published (google-research, batch_science/README.md) call theirs
+    ``simple_cnn_base``, on MNIST and Fashion-MNIST, but do not tell its layers, and its sizes here were not
+    held against the paper (arXiv 1811.03600). Two classes have one sigmoid unit in place of a softmax;
+    weights start by Keras' defaults, Glorot's uniform distribution and zeros.
 
     Args:
         input_shape: Height, width and channels, at least 4 pixels each way.
@@ -44,10 +48,14 @@ def cnn(input_shape: tuple[int, ...], classes: int) -> keras.Model:
 
 
 def mlp(input_shape: tuple[int, ...], classes: int) -> keras.Model:
-    """The fully connected network FC-1024-1024-1024 of Shallue et al. 2018 (arXiv 1811.03600, appendix B).
+    """A fully connected network, of the kind of those of Shallue et al. 2018.
 
     Three dense layers of 1,024 ReLU units, each with dropout 0.4, and a dense layer to the classes.
-    Images are flattened. It differs as `cnn` does.
+    Images are flattened. Output and initial weights are as in `cnn`.
+
+    Source of its form: the published figures of Shallue et al. (google-research, batch_science/README.md)
+    name networks of three equal layers for MNIST, such as ``fc_512_512_512`` and ``fc_2048_2048_2048``.
+    The dropout is that of `cnn`; whether theirs had any was not held against the paper.
 
     Args:
         input_shape: Of an image, or (features,).

@@ -25,7 +25,7 @@ from batchscope.training.initial import initial_values
 from batchscope.training.inputs import make_feed
 from batchscope.training.loops import Figures
 from batchscope.training.memory import shortage_told
-from batchscope.training.network import Network, build_network
+from batchscope.training.network import Network, build_network, penalised_weights
 from batchscope.training.parts import part_ends, together, within_columns
 from batchscope.training.probes import Evaluator, ProbePlan, probe_rows, run_probes
 from batchscope.training.recipe import check_recipe
@@ -232,8 +232,8 @@ class Trainer:
         """That of a stage which evaluates alike, if there is one: to trace the network takes seconds."""
 
         def evaluated(each: Stage) -> tuple[object, ...]:
-            cut = self._cuts[each.name]
-            return each.batchnorm, each.batchnorm_momentum, cut.layer, cut.whole
+            cut, penalised = self._cuts[each.name], penalised_weights(self._network, each)
+            return each.batchnorm, each.batchnorm_momentum, cut.layer, cut.whole, penalised
 
         alike = (
             program for program in self._programs.values() if evaluated(program.stage) == evaluated(stage)

@@ -241,6 +241,9 @@ def _assign(backbone: keras.Model, found: Found, path: Path) -> None:
         )
     for variable, array in fitting:
         variable.assign(array[()])
+    for layer in _leaves(backbone):
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()  # it computes with copies of its variables
 
 
 def _misfit(variable: keras.Variable, array: h5py.Dataset | None) -> str | None:
