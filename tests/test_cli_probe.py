@@ -52,7 +52,7 @@ def test_json_has_standard_output_to_itself(command: Command):
     assert done.code == 0
     sizes = [(row["batch_size"], row["reason"] is None) for row in found["rows"]]
     assert sizes == [(8, True), (16, True), (17, False), (18, False), (20, False), (24, False), (32, False)]
-    assert (found["largest"], found["too_large"], found["recommended"]) == (16, 17, 16)
+    assert (found["largest"], found["too_large"], found["largest_with_room"]) == (16, 17, 16)
     pace = found["rows"][1]["pace"]["median"]
     assert pace == pytest.approx(16 / 0.116)
     assert found["rows"][1]["memory"] == {

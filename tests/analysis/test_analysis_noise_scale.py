@@ -10,11 +10,13 @@ from scipy.stats import t as student
 
 from batchscope.analysis.analyze import analyze
 from batchscope.analysis.encode import to_json
-from batchscope.analysis.noise_scale import fieller
+from batchscope.analysis.noise_scale import fieller, ratio_interval
 from probed import ONE_TRIAL, Terms, probed_history, with_gradients
 
 RNG = np.random.default_rng(21)
 NORM2, TRACE = "probe_gradient_norm2", "probe_gradient_trace"
+# Of `ONE_TRIAL`.
+JACKKNIFE = np.array([[0.04, -0.02], [-0.02, 4.0]])
 
 
 def brute_force(means: tuple[float, float], covariance: np.ndarray, quantile: float) -> tuple[float, float]:
@@ -71,22 +73,31 @@ def test_estimates_are_averaged_before_they_are_divided():
     row = found.ends[-1]
     trials = history[(history.batch_size == 64) & (history.epoch == 6)]
     norm2, trace = trials[NORM2], trials[TRACE]
-    assert (row.n, row.epoch, row.over) == (3, 6, "replicates")
+    assert (row.n, row.epoch, row.over) == (3, 6, "replicates_and_batches")
     assert row.noise_scale == pytest.approx(trace.mean() / norm2.mean())
     assert row.noise_scale != pytest.approx((trace / norm2).mean(), rel=1e-6)
-    expected = brute_force(
-        (norm2.mean(), trace.mean()), np.cov(norm2, trace) / 3, float(student.ppf(0.975, 2))
-    )
-    assert (row.low, row.high) == pytest.approx(expected, rel=1e-3)
+    means, runs = (norm2.mean(), trace.mean()), student.ppf(0.975, 2) ** 2 * np.cov(norm2, trace) / 3
+    images = student.ppf(0.975, 39) ** 2 * JACKKNIFE  # not divided by the replicates, which share them
+    assert (row.low, row.high) == pytest.approx(brute_force(means, runs + images, 1.0), rel=1e-3)
     assert row.low < row.noise_scale < row.high
+    history.loc[(history.batch_size == 64) & (history.replicate == 2), "probe_gradient_trace_error"] = np.nan
+    bare = analyze(history).noise_scale.ends[-1]
+    assert bare.over == "replicates"
+    assert (bare.low, bare.high) == pytest.approx(brute_force(means, runs, 1.0), rel=1e-3)
+
+
+def test_the_jackknifes_of_replicates_are_averaged():
+    pairs = np.array([[2.0, 2.2, 1.9], [50.0, 55.0, 48.0]])
+    each = np.array([JACKKNIFE, 2 * JACKKNIFE, 6 * JACKKNIFE])
+    assert ratio_interval(pairs, each, 40, 0.9) == ratio_interval(pairs, each.mean(axis=0)[None], 40, 0.9)
+    assert ratio_interval(pairs[:, :1], None, np.nan, 0.9).over is None
 
 
 def test_one_replicate_has_an_interval_over_its_batches():
     history = with_gradients(probed_history(batch_sizes=(16,), replicates=1))
     row = analyze(history).noise_scale.ends[-1]
     trial = history[history.epoch == 6].iloc[0]
-    covariance = np.array([[0.04, -0.02], [-0.02, 4.0]])
-    expected = brute_force((trial[NORM2], trial[TRACE]), covariance, float(student.ppf(0.975, 39)))
+    expected = brute_force((trial[NORM2], trial[TRACE]), JACKKNIFE, float(student.ppf(0.975, 39)))
     assert (row.n, row.over) == (1, "batches")
     assert (row.low, row.high) == pytest.approx(expected, rel=1e-3)
     bare = analyze(history.drop(columns=list(ONE_TRIAL))).noise_scale.ends[-1]
@@ -128,6 +139,19 @@ def test_the_verdict_places_batch_sizes_only_an_order_of_magnitude_away():
     assert "well below" not in sentence.text  # 64 is not: the noise scale is about 250
     assert "to an order of magnitude" in sentence.text
     assert dict(sentence.figures)["batch_size_64"] == pytest.approx(250, rel=0.2)
+    assert sentence.text.count(", over replicates and batches of images)") == 2
+    assert "at the end, where it is largest as a rule; earlier it is smaller." in sentence.text
+
+
+def test_by_one_replicate_no_batch_size_is_placed():
+    history = with_gradients(
+        probed_history(batch_sizes=(16, 8_192), replicates=1, terms=lambda *_: Terms(), stages=(("one", 5),))
+    )
+    analysis = analyze(history)
+    assert analysis.noise_scale.ends[-1].high < 819  # by its batches alone it would be well above
+    sentence = next(said for said in analysis.verdict if said.rule == "noise_scale")
+    assert "lies well" not in sentence.text
+    assert sentence.text.count(", over batches of its only replicate)") == 2
 
 
 def test_without_the_columns_there_are_no_rows_and_no_word():

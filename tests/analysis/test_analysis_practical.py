@@ -9,6 +9,7 @@ from analysis_samples import made_history
 
 from batchscope.analysis import Analysis, Settings, analyze
 from batchscope.analysis.practical import PracticalRow
+from batchscope.analysis.settings import RecipeFacts, WorkersUsed
 from batchscope.errors import HistoryError
 from batchscope.report.practical_table import practical_table
 from budgeted import budgeted_history
@@ -44,6 +45,33 @@ def test_each_batch_size_has_its_seconds_price_and_memory():
     assert [found[size].peak_memory for size in FINAL] == [2e9, 3e9, 6e9]
     assert [found[size].fits for size in FINAL] == [True, True, False]
     assert [found[size].purposes for size in FINAL] == [("most_accurate",), ("fastest",), ()]
+
+
+def test_the_replicate_that_took_most_decides_what_fits():
+    history = planted()
+    last = history["epoch"] == 4
+    history.loc[last & (history["batch_size"] == 64) & (history["replicate"] == 2), "probe_peak_memory"] = 5e9
+    found = rows(history, memory_limit=4_500_000_000)  # the mean of both, 4e9, would fit
+    assert (found[64].peak_memory, found[64].fits, found[64].purposes) == (5e9, False, ())
+    assert found[16].purposes == ("most_accurate", "fastest")
+    assert rows(history.drop(columns="seconds"))[64].peak_memory == 5e9
+
+
+@pytest.mark.parametrize(
+    ("workers", "said"),
+    [
+        ((), "without evaluation and probes. Whether"),
+        ((WorkersUsed(1, 4),), "without evaluation and probes. Whether"),
+        (
+            (WorkersUsed(3, 2), WorkersUsed(2, 2)),
+            "up to 3 trials ran side by side on it, so it is up to 3 times a trial's share. Whether",
+        ),
+    ],
+)
+def test_the_note_tells_what_a_price_holds(workers: tuple[WorkersUsed, ...], said: str):
+    recipe = RecipeFacts(workers=workers)
+    assert said in practical_table(analyze(planted(), Settings(price_per_hour=36.0), recipe)).note
+    assert "price" not in practical_table(analyze(planted(), Settings(), recipe)).note
 
 
 def test_what_does_not_fit_is_the_best_for_nothing():

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
+from scipy.stats import norm as normal
 
 from batchscope.analysis import Sizing, size_up, sizing_json
 from batchscope.analysis.sizing_words import advice, size_text, sizing_notes
@@ -66,17 +67,29 @@ def test_sizes_of_the_bisection_have_their_growth_where_half_was_trained_with():
     ]
 
 
-def test_the_interval_of_the_median_is_mcgills():
+def test_the_interval_of_the_median_is_1_96_of_its_standard_errors():
     seconds = [0.2, 0.21, 0.19, 0.25, 0.22, 0.2, 0.3]
     found = size_up(SizesTried("s", (TriedSize(32, (stage_pace(seconds),)),), 32, "it", {}))
     lower, _, upper = statistics.quantiles(seconds, n=4, method="inclusive")
-    middle, half = statistics.median(seconds), 1.57 * (upper - lower) / math.sqrt(7)
+    error = math.sqrt(math.pi / 2 / 7) * (upper - lower) / (2 * float(normal.ppf(0.75)))
+    middle, half = statistics.median(seconds), float(normal.ppf(0.975)) * error
     [stage] = found.rows[0].stages
     assert (stage.seconds, stage.lower, stage.upper) == (middle, lower, pytest.approx(upper))
     assert stage.pace.median == pytest.approx(32 / middle)
     assert stage.pace.low == pytest.approx(32 / (middle + half))
     assert stage.pace.high == pytest.approx(32 / (middle - half))
     assert (stage.blocks, stage.block) == (7, 4)
+
+
+@pytest.mark.parametrize(("blocks", "coverage"), [(5, 0.77), (20, 0.92), (400, 0.95)])
+def test_the_interval_covers_one_median_as_often_as_is_told(blocks: int, coverage: float):
+    rng, runs = np.random.default_rng(4), 1_500
+    covered = 0
+    for _ in range(runs):
+        tried = TriedSize(32, (stage_pace(rng.normal(10.0, 0.1, blocks)),))
+        pace = size_up(SizesTried("s", (tried,), 32, "it", {})).rows[0].stages[0].pace
+        covered += pace.low <= 3.2 <= pace.high
+    assert covered / runs == pytest.approx(coverage, abs=0.02)
 
 
 def test_blocks_that_are_few_and_uneven_have_no_upper_end():
@@ -118,7 +131,7 @@ def test_the_most_demanding_stage_and_kind_of_memory_decide():
 
 
 @pytest.mark.parametrize(
-    ("peaks", "limit", "recommended"),
+    ("peaks", "limit", "roomy"),
     [
         ({16: 5 * GB, 32: 9 * GB, 64: 9 * GB + 1}, 10 * GB, 32),
         ({16: 5 * GB, 32: 6 * GB, 64: 8 * GB}, 10 * GB, 64),
@@ -126,11 +139,11 @@ def test_the_most_demanding_stage_and_kind_of_memory_decide():
         ({16: GB, 32: GB, 64: GB}, None, None),
     ],
 )
-def test_what_is_recommended_leaves_a_tenth_of_the_memory(
-    peaks: dict[int, int], limit: int | None, recommended: int | None
+def test_what_leaves_room_leaves_a_tenth_of_the_memory(
+    peaks: dict[int, int], limit: int | None, roomy: int | None
 ):
     found = sized({16: 1.0, 32: 2.0, 64: 3.0}, peaks, limit=limit)
-    assert (found.recommended, found.largest) == (recommended, 64)
+    assert (found.largest_with_room, found.largest) == (roomy, 64)
 
 
 def test_the_advice_is_one_sentence_with_its_figures():
@@ -146,7 +159,7 @@ def test_the_advice_is_one_sentence_with_its_figures():
         "multiplies throughput by 1.05 (perfect is 2, and from 1.5 on it pays)."
     )
     assert dict(advice(found).figures) == {
-        "recommended": 64,
+        "largest_with_room": 64,
         "largest": 128,
         "too_large": 144,
         "fastest": 128,
@@ -166,7 +179,7 @@ def test_where_all_fit_the_advice_tells_the_bound():
 
 def test_where_none_fits_the_advice_says_why():
     found = sized({}, fails=[16])
-    assert (found.largest, found.too_large, found.fastest, found.recommended) == (None, 16, None, None)
+    assert (found.largest, found.too_large, found.fastest, found.largest_with_room) == (None, 16, None, None)
     assert advice(found).text == "Batch size 16 does not fit in memory (no memory); try smaller ones."
     assert json.loads(sizing_json(found))["rows"][0]["pace"] is None
 
@@ -178,7 +191,7 @@ def test_where_none_fits_the_advice_says_why():
         ({16: GB}, None, "but nobody knows how much memory there is"),
     ],
 )
-def test_why_nothing_is_recommended_is_said(peaks: dict[int, int], limit: int | None, said: str):
+def test_why_nothing_leaves_room_is_said(peaks: dict[int, int], limit: int | None, said: str):
     assert said in advice(sized({16: 1.0}, peaks, limit=limit)).text
 
 

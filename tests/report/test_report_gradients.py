@@ -13,7 +13,7 @@ from batchscope.report.noise_scale import noise_course_info, noise_scale_figure,
 from batchscope.report.render import svg
 from batchscope.report.sharpness import sharpness_figure, sharpness_info
 from batchscope.report.tables import analysis_tables
-from probed import probed_history, with_gradients
+from probed import ONE_TRIAL, probed_history, with_gradients
 
 SIZES = (16, 64)
 
@@ -116,7 +116,16 @@ def test_tables_write_intervals_and_say_what_they_are_over():
     cells = dict(zip(table.columns, table.rows[0], strict=True))
     assert cells["Noise scale"].text == rounded(row.noise_scale)
     assert cells["Noise scale"].detail == f"{rounded(row.low)} to {rounded(row.high)}"
-    assert cells["Remark"].text == "interval over batches"
+    assert cells["Remark"].text == "interval over batches of its only replicate"
+    info = noise_scale_info(one)
+    assert info is not None
+    caption = noise_scale_figure(info, "I").caption
+    assert "with Fieller's 95% interval over batches of its only replicate;" in caption
+    bare = noise_scale_info(
+        analyze(with_gradients(probed_history(replicates=1)).drop(columns=list(ONE_TRIAL)))
+    )
+    assert bare is not None
+    assert "Fieller" not in noise_scale_figure(bare, "I").caption
     assert cells["Batch size"].detail == "n = 1"
 
 

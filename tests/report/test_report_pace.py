@@ -114,7 +114,7 @@ def test_sizes_that_were_tried_have_a_row_each_and_one_by_stage():
             "2.00",
             "164 MB",
             "16%",
-            "recommended, fastest, as fast as any larger one, doubling pays up to here",
+            "largest that leaves room, fastest, as fast as any larger one, doubling pays up to here",
         ],
         ["128", NOTHING, NOTHING, NOTHING, NOTHING, f"does not fit: {NASTY}"],
     ]
@@ -129,6 +129,7 @@ def test_sizes_that_were_tried_have_a_row_each_and_one_by_stage():
         "32 MB",
     ]
     assert stages.rows[0][2].detail == "of 2"
+    assert "says nothing of speed or accuracy" in overall.note
 
 
 def test_the_figure_of_sizes_has_the_limit_where_it_is_near():

@@ -85,7 +85,7 @@ def analyze(
         updates_share=updates_shares(panel, metric, settings),
         spread=replicate_spread(panel, metric),
         throughput=throughput,
-        practical=practical_rows(panel, metric, settings, throughput),
+        practical=practical_rows(panel, metric, settings),
         exchangeability=checks,
         flags=flags,
         recommendation=recommend(panel, metric, settings, learning_rates),

@@ -11,19 +11,28 @@ from batchscope.analysis.results import Analysis
 from batchscope.analysis.sharpness import SharpnessRow
 from batchscope.analysis.words import Figure, Sentence, batch_sizes, count, minus, percent
 
-__all__ = ["gradient_notes", "noise_scale_sentences", "rounded", "sharpness_sentences"]
+__all__ = ["INTERVAL_OVER", "gradient_notes", "noise_scale_sentences", "rounded", "sharpness_sentences"]
 
 _Row = TypeVar("_Row", NoiseScaleRow, SharpnessRow)
 
+INTERVAL_OVER = {
+    "replicates_and_batches": "over replicates and batches of images",
+    "replicates": "over replicates",
+    "batches": "over batches of its only replicate",
+}
+"""What an interval of the noise scale is over, in words."""
+
 # As far as the noise scale tells where larger batches stop to save updates.
 _ORDER_OF_MAGNITUDE = 10
+# The interval of one replicate does not tell how runs differ, so nothing is judged by it.
+_FEWEST_REPLICATES = 2
 
 
 def noise_scale_sentences(analysis: Analysis) -> list[Sentence]:
     """One for each stage at whose end it was measured (`noise_scale`).
 
     A batch size counts as well below where its noise scale's interval begins at 10 times the batch size or
-    more, and as well above where it ends at a tenth or less.
+    more, and as well above where it ends at a tenth or less. With one replicate neither is said.
     """
     rows = [row for row in analysis.noise_scale.ends if math.isfinite(row.noise_scale)]
     stages = _by_stage(rows)
@@ -72,8 +81,9 @@ def _noise_scale(stage: str, rows: Sequence[NoiseScaleRow], analysis: Analysis, 
         f"{rounded(row.noise_scale)} at batch size {row.batch_size}{_interval(row, confidence)}"
         for row in shown
     )
-    below = [row.batch_size for row in rows if row.low >= _ORDER_OF_MAGNITUDE * row.batch_size]
-    above = [row.batch_size for row in rows if row.batch_size >= _ORDER_OF_MAGNITUDE * row.high]
+    judged = [row for row in rows if row.n >= _FEWEST_REPLICATES]
+    below = [row.batch_size for row in judged if row.low >= _ORDER_OF_MAGNITUDE * row.batch_size]
+    above = [row.batch_size for row in judged if row.batch_size >= _ORDER_OF_MAGNITUDE * row.high]
     text = f"At the end of {stage or 'training'} the gradient noise scale is {told}"
     placed = [
         f"batch size {batch_sizes(sizes)} {'lies' if len(sizes) == 1 else 'lie'} well {where} it"
@@ -84,7 +94,8 @@ def _noise_scale(stage: str, rows: Sequence[NoiseScaleRow], analysis: Analysis, 
     if last:
         text += (
             " Roughly, to an order of magnitude and as far as its assumptions hold, the noise scale tells "
-            "the batch size beyond which larger batches save few updates (McCandlish et al. 2018)."
+            "the batch size beyond which larger batches save few updates (McCandlish et al. 2018). This is "
+            "at the end, where it is largest as a rule; earlier it is smaller."
         )
     figures: tuple[tuple[str, Figure], ...] = (("stage", stage),)
     for row in shown:
@@ -101,7 +112,7 @@ def _interval(row: NoiseScaleRow, confidence: float) -> str:
         if row.unbounded
         else (f"{rounded(row.low)} to {rounded(row.high)}")
     )
-    return f" ({percent(confidence)} interval {ends})"
+    return f" ({percent(confidence)} interval {ends}, {INTERVAL_OVER[row.over]})"
 
 
 def _sharpness(stage: str, rows: Sequence[SharpnessRow]) -> Sentence:

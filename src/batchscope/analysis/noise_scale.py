@@ -3,6 +3,9 @@
 McCandlish et al. 2018, arXiv 1812.06162: the (simple) noise scale is tr(S) / |G|^2, the trace of the
 covariance of single examples' gradients over the squared norm of their mean. A ratio of unbiased
 estimates is biased and may have no mean at all, so both are averaged over replicates first.
+
+Two things make these means uncertain: runs differ, and so would other images. All replicates are measured on
+the same images, so the second does not average out over them.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from batchscope.analysis.moments import t_quantile
 from batchscope.analysis.panel import Floats, Panel
 from batchscope.analysis.probed import ProbedCell, probed_cells, stage_ends
 
-__all__ = ["NoiseScaleRow", "NoiseScales", "fieller", "noise_scales"]
+__all__ = ["NoiseScaleRow", "NoiseScales", "RatioInterval", "fieller", "noise_scales", "ratio_interval"]
 
 _NORM2, _TRACE = "probe_gradient_norm2", "probe_gradient_trace"
 _BATCHES = "probe_gradient_batches"
@@ -41,8 +44,9 @@ class NoiseScaleRow:
         low: Lower end of Fieller's interval; NaN where there is none, as is its upper end.
         high: Its upper end; infinite where the data set none.
         unbounded: Whether the interval has no upper end.
-        over: What the interval is over: ``replicates``; ``batches`` within the only replicate; None where
-            there is none.
+        over: What the interval is over: ``replicates_and_batches``; ``replicates``, where the columns of
+            the jackknife are not there for all of them; ``batches`` of the only replicate; None where there
+            is none.
     """
 
     epoch: int
@@ -124,14 +128,68 @@ def fieller(means: tuple[float, float], covariance: Floats, quantile: float) -> 
     return c / positive if positive > 0 else 0.0, math.inf
 
 
+@dataclass(frozen=True)
+class RatioInterval:
+    """Fieller's interval of a noise scale.
+
+    Attributes:
+        low: Lower end; NaN where there is none, as is its upper end.
+        high: Upper end; infinite where the data set none.
+        over: As in `NoiseScaleRow`.
+    """
+
+    low: float
+    high: float
+    over: str | None
+
+
+def ratio_interval(
+    pairs: Floats, jackknife: Floats | None, batches: float, confidence: float
+) -> RatioInterval:
+    """Of the ratio of two means over replicates that were all measured on the same batches.
+
+    With C the covariance of the n pairs, J the mean of their jackknife covariances and t(m) the quantile of
+    Student's t with m degrees of freedom, a ratio r counts as not rejected where the difference
+    d = trace - r norm2 has
+
+        d^2 <= t(n - 1)^2 Var(C / n, r) + t(K - 1)^2 Var(J, r).
+
+    J is not divided by n, for the images are shared. Each part has the quantile of its own degrees of
+    freedom: Banerjee 1960, "Approximate Confidence Interval for Linear Functions of Means of k Populations
+    when the Population Variances are not Equal", Sankhya 22. For independent normal errors that covers at
+    least as often as it says. It is conservative for a second reason: what the batches do to each replicate
+    apart is in C as well.
+
+    Args:
+        pairs: `NoiseScaleRow.norm2` and `trace` of each replicate; shape (2, n).
+        jackknife: Covariance of each replicate's pair over batches; shape (n, 2, 2); None where it is not
+            known.
+        batches: K, of each replicate.
+        confidence: Coverage.
+    """
+    count = pairs.shape[1]
+    parts, over = [], []
+    if count > 1:
+        parts.append(float(t_quantile(count, confidence)) ** 2 * np.cov(pairs) / count)
+        over.append("replicates")
+    if jackknife is not None:
+        parts.append(float(t_quantile(batches, confidence)) ** 2 * jackknife.mean(axis=0))
+        over.append("batches")
+    if not parts:
+        return RatioInterval(math.nan, math.nan, None)
+    norm2, trace = pairs.mean(axis=1).tolist()
+    # The quantiles are in the covariance already.
+    low, high = fieller((norm2, trace), np.sum(parts, axis=0), 1.0)
+    return RatioInterval(low, high, "_and_".join(over))
+
+
 def _row(panel: Panel, cell: ProbedCell, confidence: float) -> NoiseScaleRow:
     pairs = np.stack([cell.of(panel.probes[_NORM2]), cell.of(panel.probes[_TRACE])])
-    norm2, trace = (float(mean) for mean in pairs.mean(axis=1))
-    spread, over = _covariance(panel, cell, pairs)
-    low, high = math.nan, math.nan
-    if spread is not None:
-        count = pairs.shape[1] if over == "replicates" else cell.of(panel.probes[_BATCHES])[0]
-        low, high = fieller((norm2, trace), spread, float(t_quantile(count, confidence)))
+    norm2, trace = pairs.mean(axis=1).tolist()
+    known = all(name in panel.probes for name in (*_ERRORS, _BATCHES))
+    jackknife = _jackknife(panel, cell) if known else None
+    batches = float(cell.of(panel.probes[_BATCHES]).min()) if known else math.nan
+    found = ratio_interval(pairs, jackknife if batches > 1 else None, batches, confidence)
     return NoiseScaleRow(
         epoch=cell.epoch,
         stage=cell.stage,
@@ -141,22 +199,17 @@ def _row(panel: Panel, cell: ProbedCell, confidence: float) -> NoiseScaleRow:
         norm2=norm2,
         trace=trace,
         noise_scale=trace / norm2 if norm2 > 0 else math.nan,
-        low=low,
-        high=high,
-        unbounded=math.isinf(high),
-        over=over,
+        low=found.low,
+        high=found.high,
+        unbounded=math.isinf(found.high),
+        over=found.over,
     )
 
 
-def _covariance(panel: Panel, cell: ProbedCell, pairs: Floats) -> tuple[Floats | None, str | None]:
-    """Of the means, and what it is over: replicates, or batches within the only one."""
-    count = pairs.shape[1]
-    if count > 1:
-        return np.cov(pairs) / count, "replicates"
-    if any(name not in panel.probes for name in (*_ERRORS, _BATCHES)):
-        return None, None
-    norm2, trace, correlation = (float(cell.of(panel.probes[name])[0]) for name in _ERRORS)
+def _jackknife(panel: Panel, cell: ProbedCell) -> Floats | None:
+    """Covariance of each replicate's pair over batches, (n, 2, 2); None unless all of them tell it."""
+    norm2, trace, correlation = (cell.of(panel.probes[name]) for name in _ERRORS)
     both = correlation * norm2 * trace
-    if not math.isfinite(both):
-        return None, None
-    return np.array([[norm2**2, both], [both, trace**2]]), "batches"
+    if not np.isfinite(both).all():
+        return None
+    return np.stack([np.stack([norm2**2, both]), np.stack([both, trace**2])]).transpose(2, 0, 1)

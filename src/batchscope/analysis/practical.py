@@ -11,7 +11,7 @@ import numpy as np
 from batchscope.analysis.panel import Panel
 from batchscope.analysis.settings import Settings
 from batchscope.analysis.standing import Standing, find_standing, settled, sign_of, spent_by
-from batchscope.analysis.throughput import Throughput
+from batchscope.records import PEAK_MEMORY
 
 __all__ = ["PracticalRow", "practical_rows"]
 
@@ -27,7 +27,8 @@ class PracticalRow:
         seconds: Of training until the mean is within the margin for good, mean over replicates; None
             where it does not get there, or the history has no such column or gaps in it.
         price: What these seconds cost at `Settings.price_per_hour`, in its currency; None without either.
-        peak_memory: Bytes, the largest mean over stages; None where it was not measured.
+            It is that of the whole machine: where N trials ran side by side, up to N times a trial's share.
+        peak_memory: Bytes, the most that any replicate took in any stage; None where it was not measured.
         fits: Whether that is no more than `Settings.memory_limit`; None without either.
         purposes: Of ``most_accurate`` and ``fastest``, those that it is the best for; with a limit of
             memory, among those that fit.
@@ -43,9 +44,7 @@ class PracticalRow:
     purposes: tuple[str, ...]
 
 
-def practical_rows(
-    panel: Panel, quantity: str, settings: Settings, throughput: Throughput
-) -> tuple[PracticalRow, ...]:
+def practical_rows(panel: Panel, quantity: str, settings: Settings) -> tuple[PracticalRow, ...]:
     """By batch size, those with a finite mean at the end and no trial that diverged.
 
     Seconds are those of `batchscope.analysis.recommendation.recommend`, without evaluation, probes and what
@@ -55,14 +54,13 @@ def practical_rows(
         panel: The whole history.
         quantity: ``val_accuracy`` or ``val_loss``.
         settings: Margin, price and limit.
-        throughput: Tells the peak memory.
     """
     standing = find_standing(panel, quantity)
     if standing is None:
         return ()
     eligible = [int(row) for row in np.flatnonzero(standing.eligible)]
     seconds = _seconds(panel, standing, settings.margin)
-    memory = {row: _memory(throughput, int(panel.batch_sizes[row])) for row in eligible}
+    memory = {row: _memory(panel, row) for row in eligible}
     fits = {row: _fits(memory[row], settings.memory_limit) for row in eligible}
     possible = [row for row in eligible if fits[row] is not False]
     purposes = _purposes(standing, possible, seconds)
@@ -104,10 +102,13 @@ def _price(seconds: float | None, per_hour: float | None) -> float | None:
     return None if seconds is None or per_hour is None else seconds / 3600 * per_hour
 
 
-def _memory(throughput: Throughput, batch_size: int) -> float | None:
-    rows = [row for row in throughput.rows if row.batch_size == batch_size]
-    peaks = [row.peak_memory.mean for row in rows if row.peak_memory is not None]
-    return max(peaks) if peaks else None
+def _memory(panel: Panel, row: int) -> float | None:
+    """The most of any replicate: one that exceeds the limit fails, whatever the others take."""
+    if PEAK_MEMORY not in panel.probes:
+        return None
+    measured = panel.probes[PEAK_MEMORY][row]
+    known = measured[np.isfinite(measured)]
+    return float(known.max()) if known.size else None
 
 
 def _fits(peak: float | None, limit: int | None) -> bool | None:

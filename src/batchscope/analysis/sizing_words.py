@@ -23,7 +23,7 @@ def advice(found: Sizing) -> Sentence:
     if found.doubling_pays_to is not None:
         parts.append(_of_doubling(found, found.doubling_pays_to))
     figures: tuple[tuple[str, Figure], ...] = (
-        ("recommended", found.recommended),
+        ("largest_with_room", found.largest_with_room),
         ("largest", found.largest),
         ("too_large", found.too_large),
         ("fastest", found.fastest),
@@ -40,7 +40,7 @@ def _of_memory(found: Sizing) -> str:
         if found.too_large is not None
         else f"{found.bound:,} is {found.bound_by}; none above it was tried"
     )
-    if found.recommended is None:
+    if found.largest_with_room is None:
         use = found.row(largest).memory
         why = (
             "nobody knows how much memory there is"
@@ -48,12 +48,12 @@ def _of_memory(found: Sizing) -> str:
             else f"none takes less than {percent(MARGIN)} of the memory"
         )
         return f"Batch size {largest:,} is the largest that was trained with ({beyond}), but {why}"
-    room = _of_limit(found.row(found.recommended).memory)
-    if found.recommended == largest:
+    room = _of_limit(found.row(found.largest_with_room).memory)
+    if found.largest_with_room == largest:
         return f"Batch size {largest:,} was trained with and leaves room, at {room} ({beyond})"
     return (
-        f"Batch size {found.recommended:,} is the largest within {percent(MARGIN)} of the memory, at {room} "
-        f"({largest:,} was trained with, too, at {_of_limit(found.row(largest).memory)}; {beyond})"
+        f"Batch size {found.largest_with_room:,} is the largest within {percent(MARGIN)} of the memory, "
+        f"at {room} ({largest:,} was trained with, too, at {_of_limit(found.row(largest).memory)}; {beyond})"
     )
 
 

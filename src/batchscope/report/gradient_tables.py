@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from batchscope.analysis.gradient_findings import rounded
+from batchscope.analysis.gradient_findings import INTERVAL_OVER, rounded
 from batchscope.analysis.noise_scale import NoiseScaleRow
 from batchscope.analysis.results import Analysis, Estimate
 from batchscope.analysis.words import percent
@@ -19,8 +19,8 @@ def noise_scale_table(analysis: Analysis) -> Table:
         key="noise-scale",
         title="Gradient noise scale",
         note="Covariance's trace over squared norm, both means over replicates, with Fieller's "
-        f"{percent(analysis.facts.confidence)} interval, at the end of each stage. An interval without an "
-        "upper end says that the mean gradient is hardly told from none.",
+        f"{percent(analysis.facts.confidence)} interval, at the end of each stage, where it is largest as a "
+        "rule. An interval without an upper end says that the mean gradient is hardly told from none.",
         columns=("Stage", "Epoch", "Batch size", "Noise scale", "Squared norm", "Trace", "Remark"),
         rows=tuple(
             (
@@ -72,7 +72,9 @@ def _scale_cell(row: NoiseScaleRow) -> Cell:
 def _remark(row: NoiseScaleRow) -> str:
     if not math.isfinite(row.noise_scale):
         return "gradient not told from none"
-    return {"batches": "interval over batches", None: "no interval from one replicate"}.get(row.over, "")
+    if row.over is None:
+        return "no interval from one replicate"
+    return f"interval {INTERVAL_OVER[row.over]}"
 
 
 def _estimate_cell(found: Estimate) -> Cell:

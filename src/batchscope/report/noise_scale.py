@@ -9,7 +9,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from batchscope.analysis.gradient_findings import rounded
+from batchscope.analysis.gradient_findings import INTERVAL_OVER, rounded
 from batchscope.analysis.noise_scale import NoiseScaleRow
 from batchscope.analysis.results import Analysis
 from batchscope.analysis.words import batch_sizes, percent
@@ -50,7 +50,7 @@ class NoiseScaleInfo:
             none), ``open`` (whether the interval goes on beyond the axis) and ``replicates``.
         domain: Both ends of the logarithmic axis.
         confidence: Coverage of the intervals.
-        over: What the intervals are over, in words.
+        over: What the intervals are over, in words; empty where there are none.
         notes: What is missing.
     """
 
@@ -110,13 +110,14 @@ def _info(analysis: Analysis, rows: tuple[NoiseScaleRow, ...]) -> NoiseScaleInfo
         ]
     ).sort_values(["order", "batch_size", "epoch"], ignore_index=True)
     lost = sorted({row.batch_size for row in rows if not math.isfinite(row.noise_scale)})
-    overs = {row.over for row in drawn}
     return NoiseScaleInfo(
         batch_sizes=analysis.facts.batch_sizes,
         points=points,
         domain=domain,
         confidence=analysis.facts.confidence,
-        over="batches within the only replicate" if overs == {"batches"} else "replicates",
+        over=" or ".join(
+            text for over, text in INTERVAL_OVER.items() if any(row.over == over for row in drawn)
+        ),
         notes=(
             (f"At batch {batch_sizes(lost)} the gradient is not told from none somewhere: no point there.",)
             if lost
@@ -147,13 +148,14 @@ def noise_scale_chart(info: NoiseScaleInfo) -> alt.FacetChart:
 
 def noise_scale_figure(info: NoiseScaleInfo, label: str) -> Figure:
     """The noise scale by batch size with its finding."""
+    interval = f", with Fieller's {percent(info.confidence)} interval {info.over}" if info.over else ""
     return Figure(
         key="noise-scale",
         label=label,
         title=info.title,
         caption="Trace of the covariance of single examples' gradients over the squared norm of their mean, "
-        f"at the end of each stage, with Fieller's {percent(info.confidence)} interval over {info.over}; a "
-        "triangle marks one without an upper end. Dashed: where the noise scale equals the batch size.",
+        f"at the end of each stage, where it is largest as a rule{interval}; a triangle marks one without "
+        "an upper end. Dashed: where the noise scale equals the batch size.",
         notes=info.notes,
         chart=noise_scale_chart(info),
         panels=PANELS,

@@ -43,9 +43,10 @@ def sizing_tables(found: Sizing) -> tuple[Table, ...]:
     overall = Table(
         key="batch-sizes",
         title="Batch sizes that were tried",
-        note="Examples per second over a whole trial, with the interval of the median; growth against half "
-        "the batch size, where 2 is perfect; memory at the peak. Recommended is at most "
-        f"{percent(MARGIN)} of what there is.",
+        note="Examples per second over a whole trial, with the median's 95% interval, as if blocks were "
+        "independent, which follow each other in time; growth against half the batch size, where 2 is "
+        f"perfect; memory at the peak. What takes at most {percent(MARGIN)} of what there is leaves room; "
+        "that says nothing of speed or accuracy.",
         columns=("Batch size", "Examples/s", "Growth", "Peak memory", "Of what there is", "Remark"),
         rows=tuple(_overall(found, row) for row in found.rows),
     )
@@ -84,7 +85,7 @@ def _remark(found: Sizing, row: SizingRow) -> str:
     if row.reason is not None:
         return f"does not fit: {row.reason}"
     named = (
-        ("recommended", found.recommended),
+        ("largest that leaves room", found.largest_with_room),
         ("fastest", found.fastest),
         ("as fast as any larger one", found.saturated),
         ("doubling pays up to here", found.doubling_pays_to),

@@ -23,8 +23,8 @@ def practical_table(analysis: Analysis) -> Table:
         key="practical",
         title="Which batch size for what",
         note=f"Mean {name} at the end, seconds of training until it stays within "
-        f"{analysis.facts.margin:g} of the best, and the most memory that a trial's process took. Whether "
-        "differences are real, the verdict says.",
+        f"{analysis.facts.margin:g} of the best, and the most memory that any of its trials' processes took. "
+        f"{_of_prices(analysis) if priced else ''}Whether differences are real, the verdict says.",
         columns=(
             "Batch size",
             name[0].upper() + name[1:],
@@ -35,6 +35,15 @@ def practical_table(analysis: Analysis) -> Table:
         ),
         rows=tuple(_row(row, priced=priced) for row in rows) if known else (),
     )
+
+
+def _of_prices(analysis: Analysis) -> str:
+    """What prices hold, and how many trials shared the machine where that is known."""
+    text = "The price is that of the whole machine for these seconds, without evaluation and probes"
+    most = max((way.workers for way in analysis.throughput.layouts), default=1)
+    if most > 1:
+        text += f"; up to {most} trials ran side by side on it, so it is up to {most} times a trial's share"
+    return f"{text}. "
 
 
 def _row(row: PracticalRow, *, priced: bool) -> tuple[Cell, ...]:
