@@ -220,10 +220,9 @@ def _nudged(draw: st.DrawFn, value: Any) -> Any:
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
+        as_float = float(max(min(value, 10**300), -(10**300)))  # beyond 10^308 there is none
         return draw(
-            st.sampled_from(
-                (value + 1, value - 1, -value, value * 2, value * 10**9, value + 2**63, float(value))
-            )
+            st.sampled_from((value + 1, value - 1, -value, value * 2, value * 10**9, value + 2**63, as_float))
         )
     if isinstance(value, float):
         return draw(st.sampled_from((value / 2, value * 2, -value, value * 1e300, value * 1e-320, 1 + value)))

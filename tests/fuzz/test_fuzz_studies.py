@@ -22,8 +22,12 @@ FULL = """
 name = "full"
 description = "All keys."
 batch_sizes = [8, 16, 64]
-replicates = 2
+replicates = 3
 seed = 7
+targets = [{ metric = "val_accuracy", value = 0.85 }]
+until_ci = { half_width = 0.01, max_replicates = 9 }
+validations_per_epoch = 4
+extra_probes = ["gradient_noise", "sharpness"]
 last_batch = "drop"
 probes = "every"
 probe_images = 500

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from every_figure import KINDS
 from pages import HOSTILE, hostile, kind
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
@@ -88,6 +89,16 @@ def test_charts_are_drawn_without_a_complaint_or_a_request(
     assert wide.page.locator(".chart svg g.mark-line.role-mark path").count() == 48 + 24 + 8 + 4 + 16 + 1
     assert wide.complaints == []
     assert wide.requests == [path.as_uri()]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_figure_is_drawn(browser: Browser, tmp_path: Path, name: str) -> None:
+    made, settings = KINDS[name][0](), KINDS[name][1]
+    content = PageContent(name, made, analyze(made, settings))
+    write_page(content, tmp_path / "page.html")
+    opened = Opened(browser, tmp_path / "page.html", 1200, "light")
+    assert opened.complaints == []
+    assert opened.page.locator("figure svg").count() == len(content.figures)
 
 
 def test_a_click_sorts_a_table(wide: Opened) -> None:

@@ -91,14 +91,17 @@ def learning_rates_chart(info: LearningRatesInfo) -> alt.LayerChart | alt.FacetC
     y = value_axis("value", name.capitalize(), domain)
     x = _rate_axis(sorted(set(info.means["learning_rate"])))
     tips = tooltips("batch_size", "learning_rate", "value", "replicates")
-    means = alt.Chart(inline(info.means)).encode(x=x, y=y, color=batch_size_colour(info.batch_sizes))
-    dots = alt.Chart(inline(info.points)).mark_circle(size=34, opacity=0.6)
+    data = pd.concat([info.means.assign(kind="mean"), info.points.assign(kind="trial")], ignore_index=True)
+    kind = alt.Chart().transform_filter
+    means = kind(alt.datum.kind == "mean").encode(x=x, y=y, color=batch_size_colour(info.batch_sizes))
+    dots = kind(alt.datum.kind == "trial").mark_circle(size=34, opacity=0.6)
     ring = means.transform_filter(alt.FieldEqualPredicate(field="best", equal=True))
     layered = alt.layer(
         means.mark_line(strokeWidth=1.75),
         dots.encode(x=x, y=y, color=batch_size_colour(info.batch_sizes, legend=False)),
         means.mark_circle(opacity=0, size=90).encode(tooltip=tips),
         ring.mark_point(size=190, strokeWidth=2.5, opacity=1).encode(tooltip=tips),
+        data=inline(data),
     )
     return layered.properties(width=PANELS.width, height=300)
 

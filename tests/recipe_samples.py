@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
-from analysis_samples import made_history, noisy
 
+from analysis_samples import made_history, noisy
 from batchscope.analysis import Plan, RecipeFacts, Target
 
 GRID = (0.005, 0.01, 0.02, 0.04)

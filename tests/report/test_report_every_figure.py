@@ -1,0 +1,25 @@
+"""Every figure there is has what the page's script needs of it."""
+
+from __future__ import annotations
+
+from every_figure import EVERY_FIGURE, KINDS
+
+from batchscope.analysis import analyze
+from batchscope.report.figure import Figure
+from batchscope.report.figures import all_figures
+
+
+def found() -> list[Figure]:
+    figures = []
+    for history, settings in KINDS.values():
+        made = history()
+        figures += all_figures(made, analyze(made, settings))
+    return figures
+
+
+def test_every_figure_can_save_its_data() -> None:
+    figures = found()
+    assert {figure.key for figure in figures} == EVERY_FIGURE
+    for figure in figures:
+        spec = figure.spec()
+        assert spec["datasets"][spec["data"]["name"]], figure.key
