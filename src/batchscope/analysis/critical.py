@@ -45,8 +45,9 @@ def fit_critical(trials: Sequence[TrialToTarget], confidence: float) -> Critical
     likelihood; a value is in them where 2 (l_max - l) <= n log(1 + F / (n - 2)), with n the trials that
     reached the target and F the quantile of the F distribution with 1 and n - 2 degrees of freedom. Without
     censoring that is the F interval of nonlinear regression (Bates and Watts 1988, section 6.1), where the
-    quantile of chi-square would be too narrow for few trials. Simplified: trials of one replicate share
-    seeds, and are taken as independent.
+    quantile of chi-square would be too narrow for few trials. Simplified: trials are taken as independent.
+    What all trials of a batch size have in common beside the curve, or all of a replicate by its seeds, is
+    not in the intervals, which are too narrow then; the first shows as lack of fit.
 
     Args:
         trials: Of each batch size at its best learning rate.
@@ -60,7 +61,7 @@ def fit_critical(trials: Sequence[TrialToTarget], confidence: float) -> Critical
         reason: str | None, estimates: Sequence[Bounded] = (_UNKNOWN,) * 3, sd_log: float = math.nan
     ) -> CriticalBatchSize:
         fits = _goodness_of_fit(used, estimates) if reason is None else _GoodnessOfFit()
-        sizes = [trial.batch_size for trial in used]
+        sizes = [trial.batch_size for trial in reached]
         return CriticalBatchSize(
             status="determined" if reason is None else "not_determined",
             reason=reason,
@@ -80,11 +81,15 @@ def fit_critical(trials: Sequence[TrialToTarget], confidence: float) -> Critical
     if n_sizes < _FEWEST_BATCH_SIZES:
         return result(
             f"it needs at least {_FEWEST_BATCH_SIZES} batch sizes at which a trial reached the target, but "
-            "there "
-            f"{'is' if n_sizes == 1 else 'are'} {n_sizes or 'none'}"
+            f"there {'is' if n_sizes == 1 else 'are'} {n_sizes or 'none'}"
         )
     if any(trial.updates <= 0 for trial in used):
         return result("a trial was measured before its first update alone, or had reached the target by then")
+    if all(trial.outcome == "reached" and trial.updates_before == 0 for trial in used):
+        return result(
+            "every trial had reached the target by its first measurement; set validations_per_epoch, or a "
+            "harder target"
+        )
     spans = _spans(used)
     limit = _limit(len(reached), confidence)
     fit = least_deviance(spans)
@@ -105,7 +110,9 @@ def fit_critical(trials: Sequence[TrialToTarget], confidence: float) -> Critical
         for name in ("updates", "examples")
     )
     critical = Bounded(math.exp(fit.log_critical), low, high)
-    return result(None, (critical, updates, examples), math.exp(fit.log_sd))
+    n = len(reached)
+    sd_log = math.exp(fit.log_sd) * math.sqrt(n / (n - _PARAMETERS))
+    return result(None, (critical, updates, examples), sd_log)
 
 
 def _spans(trials: Sequence[TrialToTarget]) -> Spans:
@@ -130,14 +137,12 @@ def _why_open(*, below: bool, above: bool) -> str:
     if below and above:
         return (
             "the trials are too few, or scatter too much, to tell a curve that goes on in perfect scaling "
-            "from one "
-            "that is flat"
+            "from one that is flat"
         )
     if below:
         return (
             "updates to the target do not fall measurably with batch size: all batch sizes are on the "
-            "plateau, where "
-            "a larger one saves nothing"
+            "plateau, where a larger one saves nothing"
         )
     return "no batch size is measurably beyond perfect scaling; larger ones would tell"
 

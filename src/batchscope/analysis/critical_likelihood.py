@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from scipy.optimize import brentq, minimize
@@ -13,7 +13,7 @@ from scipy.special import log_ndtr
 
 from batchscope.analysis.panel import Bools, Floats
 
-__all__ = ["Fit", "Offsets", "Parameter", "Spans", "least_deviance", "profile", "profile_end"]
+__all__ = ["Fit", "Offsets", "Parameter", "Profiled", "Spans", "least_deviance", "profile", "profile_end"]
 
 Parameter = Literal["critical", "updates", "examples"]
 
@@ -23,6 +23,9 @@ _LOG_SD = (math.log(1e-3), math.log(10.0))
 _BEYOND = 1e3
 _LOOKS = 9
 _LOG_ROOT_TWO_PI = 0.5 * math.log(2 * math.pi)
+# Of a profile's deviance, relative, and of its slope: where it meets a limit is only looked for to _END.
+_DEVIANCE, _SLOPE = 1e-8, 1e-4
+_END = 1e-3
 # A profile that has not risen this far away in logarithms is open.
 _FARTHEST = 30.0
 
@@ -81,6 +84,34 @@ class Fit:
 
 
 @dataclass(frozen=True)
+class Profiled:
+    """The most likely parameters of a curve that has one of its own.
+
+    Attributes:
+        deviance: -2 times the log likelihood.
+        free: The curve's own: a height of `Offsets`, else the logarithm of S_min or E_min, whichever is
+            not held.
+        log_sd: Logarithm of the standard deviation of log updates.
+    """
+
+    deviance: float
+    free: float
+    log_sd: float
+
+
+class _Curve(Protocol):
+    """A curve with one free parameter."""
+
+    def __call__(self, free: float, /) -> tuple[Floats, Floats]:
+        """(n,) means of log updates, and their derivatives by the parameter."""
+        ...
+
+    def start(self, spans: Spans, /) -> tuple[float, float]:
+        """A parameter, and a logarithm of the spread, to look from."""
+        ...
+
+
+@dataclass(frozen=True)
 class Offsets:
     """A curve whose shape is fixed: its height in log updates is the one free parameter.
 
@@ -93,6 +124,11 @@ class Offsets:
     def __call__(self, height: float) -> tuple[Floats, Floats]:
         """The curve at a height."""
         return height + self.values, np.ones_like(self.values)
+
+    def start(self, spans: Spans) -> tuple[float, float]:
+        """Mean and spread of the trials that got there."""
+        heights = (spans.log_upper - self.values)[spans.reached]
+        return float(heights.mean()), math.log(max(float(heights.std()), 0.01))
 
     @classmethod
     def plateau(cls, spans: Spans) -> Offsets:
@@ -118,11 +154,13 @@ class _Held:
         log_sizes: (n,) logarithms of batch sizes.
         name: Which is held.
         value: Its logarithm.
+        fit: The most likely parameters of all curves.
     """
 
     log_sizes: Floats
     name: Parameter
     value: float
+    fit: Fit
 
     def __call__(self, free: float) -> tuple[Floats, Floats]:
         """The curve where the logarithm of the other one is `free`."""
@@ -131,9 +169,9 @@ class _Held:
         share = np.exp(updates - mean)
         return mean, 1 - share if self.name == "updates" else share
 
-    def start(self, fit: Fit) -> float:
-        """The free parameter in the most likely place."""
-        return fit.log_examples if self.name == "updates" else fit.log_updates
+    def start(self, spans: Spans) -> tuple[float, float]:  # noqa: ARG002  # as `_Curve` has it
+        """Those of `fit`."""
+        return (self.fit.log_examples if self.name == "updates" else self.fit.log_updates), self.fit.log_sd
 
 
 def least_deviance(spans: Spans) -> Fit:
@@ -147,7 +185,7 @@ def least_deviance(spans: Spans) -> Fit:
     found = []
     for look in looks:
         at = profile(spans, Offsets.of(spans, float(look)))
-        found.append(Fit(at.deviance, at.log_updates, at.log_updates + float(look), at.log_sd))
+        found.append(Fit(at.deviance, at.free, at.free + float(look), at.log_sd))
     start = min(found, key=lambda fit: fit.deviance)
 
     def deviance(parameters: Floats) -> tuple[float, Floats]:
@@ -164,29 +202,24 @@ def least_deviance(spans: Spans) -> Fit:
     return fit if fit.deviance <= start.deviance else start
 
 
-def profile(spans: Spans, curve: Offsets | _Held, near: Fit | None = None) -> Fit:
-    """The most likely free parameter and spread of a curve.
-
-    Args:
-        spans: The trials.
-        curve: Its free parameter is `Fit.log_updates` of the result, whatever it is.
-        near: The most likely parameters of all curves, to start from; not needed for `Offsets`.
-    """
-    if isinstance(curve, _Held) and near is not None:
-        start = curve.start(near), near.log_sd
-    else:
-        logs = np.log(spans.upper[spans.reached]) - curve(0.0)[0][spans.reached]
-        start = float(logs.mean()), math.log(max(float(logs.std()), 0.01))
+def profile(spans: Spans, curve: _Curve) -> Profiled:
+    """The most likely free parameter and spread of a curve."""
 
     def deviance(parameters: Floats) -> tuple[float, Floats]:
         mean, slope = curve(float(parameters[0]))
         value, by_mean, by_sd = _deviance(spans, mean, parameters[1])
         return value, np.array([(by_mean * slope).sum(), by_sd])
 
+    first = np.array(curve.start(spans))
     best = minimize(
-        deviance, np.array(start), jac=True, method="L-BFGS-B", bounds=[(None, None), _LOG_SD], tol=1e-12
+        deviance,
+        first,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(None, None), _LOG_SD],
+        options={"ftol": _DEVIANCE, "gtol": _SLOPE},
     )
-    return Fit(float(best.fun), float(best.x[0]), math.nan, float(best.x[1]))
+    return Profiled(float(best.fun), float(best.x[0]), float(best.x[1]))
 
 
 def profile_end(spans: Spans, fit: Fit, limit: float, name: Parameter, *, up: bool) -> float:
@@ -205,7 +238,7 @@ def profile_end(spans: Spans, fit: Fit, limit: float, name: Parameter, *, up: bo
     best: float = getattr(fit, f"log_{name}")
 
     def above(value: float) -> float:
-        return profile(spans, _held(spans, name, value), fit).deviance - fit.deviance - limit
+        return profile(spans, _held(spans, name, value, fit)).deviance - fit.deviance - limit
 
     step, inner = (0.25 if up else -0.25), best
     outer = best + step
@@ -214,14 +247,14 @@ def profile_end(spans: Spans, fit: Fit, limit: float, name: Parameter, *, up: bo
             return math.nan
         step *= 2
         inner, outer = outer, outer + step
-    return math.exp(brentq(above, inner, outer, xtol=1e-3))
+    return math.exp(brentq(above, inner, outer, xtol=_END))
 
 
-def _held(spans: Spans, name: Parameter, value: float) -> Offsets | _Held:
+def _held(spans: Spans, name: Parameter, value: float, fit: Fit) -> _Curve:
     """The curve of the one parameter that is left where another is held."""
     if name == "critical":
         return Offsets.of(spans, value)
-    return _Held(np.log(spans.batch_sizes), name, value)
+    return _Held(np.log(spans.batch_sizes), name, value, fit)
 
 
 def _deviance(spans: Spans, mean: Floats, log_sd: float) -> tuple[float, Floats, float]:

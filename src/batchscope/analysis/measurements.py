@@ -28,7 +28,7 @@ class Course:
         measured: (M,) of the metric, finite, in order of updates.
         spent: Name to (M,) float64 of the history's columns of `COSTS` at each measurement, since the
             trial's start.
-        last_updates: Since the trial's start, at its last row.
+        last: Name to the same columns since the trial's start, at its last row.
         diverged: Whether a loss or accuracy of its last row is NaN or infinite.
     """
 
@@ -38,7 +38,7 @@ class Course:
     trial: str
     measured: Floats
     spent: dict[str, Floats]
-    last_updates: float
+    last: dict[str, float]
     diverged: bool
 
 
@@ -109,7 +109,7 @@ def _course(rows: pd.DataFrame, metric: str, rate: float | None, within: list[tu
         trial=trial,
         measured=values[measured][order],
         spent={name: spent[measured][order] for name, spent in costs.items()},
-        last_updates=float(ends[-1]),
+        last={name: float(rows[name].iloc[-1]) for name in costs},
         diverged=not bool(np.isfinite(last).all()),
     )
 

@@ -1,7 +1,7 @@
 """How many updates each trial takes to get to a target, and how that goes with batch size.
 
-The first measurement that is as good as the target counts, as in Shallue et al. 2019 (Measuring the effects
-of data parallelism on neural network training, JMLR 20(112)). Nothing is interpolated.
+The first measurement that is as good as the target counts, as in Shallue et al. 2018 (Measuring the effects
+of data parallelism on neural network training, arXiv 1811.03600). Nothing is interpolated.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.special import bdtr
 
 from batchscope.analysis.critical import fit_critical
 from batchscope.analysis.measurements import Course, trial_courses
-from batchscope.analysis.panel import Floats
+from batchscope.analysis.to_target_medians import median_to_target
 from batchscope.analysis.to_target_results import (
     Median,
     PerfectScaling,
@@ -24,14 +23,10 @@ from batchscope.analysis.to_target_results import (
     TrialToTarget,
     UpdatesToTarget,
 )
+from batchscope.analysis.to_target_scaling import perfect_scaling
 from batchscope.recipe import TargetSpec
 
-__all__ = ["SCALING_TOLERANCE", "updates_to_target"]
-
-SCALING_TOLERANCE = 0.2
-"""By how much updates may lie above perfect scaling: the overhead that Zhang et al. 2024 (arXiv 2410.21676)
-draw the line at. On the curve of `batchscope.analysis.critical` that is a fifth of the critical batch
-size."""
+__all__ = ["rates_to_target", "updates_to_target"]
 
 
 def updates_to_target(history: pd.DataFrame, target: TargetSpec, confidence: float) -> UpdatesToTarget:
@@ -54,23 +49,26 @@ def updates_to_target(history: pd.DataFrame, target: TargetSpec, confidence: flo
         reason = f"the history has no column {' and '.join(missing)}"
         return UpdatesToTarget(target.metric, target.value, reason, (), (), None, None)
     trials = tuple(_trial(course, target) for course in trial_courses(history, target.metric))
-    cells = list(dict.fromkeys((trial.batch_size, trial.learning_rate) for trial in trials))
-    rows = [
-        _row([one for one in trials if (one.batch_size, one.learning_rate) == cell], confidence)
-        for cell in cells
-    ]
-    rows = _with_best(rows)
-    scaling = _scaling([row for row in rows if row.best])
-    found = UpdatesToTarget(
-        target.metric,
-        target.value,
-        None,
-        trials,
-        tuple(_with_efficiency(row, scaling) for row in rows),
-        scaling,
-        None,
+    rows = rates_to_target(trials, confidence)
+    found = UpdatesToTarget(target.metric, target.value, None, trials, tuple(rows), None, None)
+    scaling = perfect_scaling(found.best, found.best_trials, confidence)
+    return dataclasses.replace(
+        found,
+        rates=tuple(_with_efficiency(row, scaling) for row in rows),
+        scaling=scaling,
+        critical=fit_critical(found.best_trials, confidence),
     )
-    return dataclasses.replace(found, critical=fit_critical(found.best_trials, confidence))
+
+
+def rates_to_target(trials: Sequence[TrialToTarget], confidence: float) -> list[RateToTarget]:
+    """Every learning rate at every batch size, the best of each told; efficiencies are not known yet."""
+    cells = list(dict.fromkeys((trial.batch_size, trial.learning_rate) for trial in trials))
+    return _with_best(
+        [
+            _row([one for one in trials if (one.batch_size, one.learning_rate) == cell], confidence)
+            for cell in cells
+        ]
+    )
 
 
 def _trial(course: Course, target: TargetSpec) -> TrialToTarget:
@@ -80,14 +78,14 @@ def _trial(course: Course, target: TargetSpec) -> TrialToTarget:
     updates = course.spent["updates"]
     reached = bool(good.any())
     place = int(good.argmax()) if reached else 0
-    at = float(updates[place]) if reached else course.last_updates
+    at = float(updates[place]) if reached else course.last["updates"]
     before = updates[updates < at]
 
     def spent(cost: str) -> float | None:
         values = course.spent.get(cost)
         if values is None:
             return None
-        return float(values[place]) if reached else math.nan
+        return float(values[place]) if reached else course.last[cost]
 
     return TrialToTarget(
         batch_size=course.batch_size,
@@ -108,15 +106,15 @@ def _row(trials: Sequence[TrialToTarget], confidence: float) -> RateToTarget:
         name: sum(one.outcome == name for one in trials) for name in ("reached", "censored", "diverged")
     }
     reached = [one for one in trials if one.outcome == "reached"]
-    ahead = np.array([one.updates for one in trials if one.outcome == "censored"])
-    empty = np.full(len(ahead), np.nan)
+    censored = [one for one in trials if one.outcome == "censored"]
 
     def median(cost: str) -> Median | None:
-        values = [getattr(one, cost) for one in reached]
         if getattr(trials[0], cost) is None:
             return None
-        bounds = {"updates": ahead, "examples": ahead * trials[0].batch_size}.get(cost, empty)
-        return _median(np.array(values, dtype=np.float64), bounds, counts["diverged"], confidence)
+        values, bounds = (
+            np.array([getattr(one, cost) for one in some], dtype=np.float64) for some in (reached, censored)
+        )
+        return median_to_target(values, bounds, counts["diverged"], confidence)
 
     updates = median("updates")
     assert updates is not None  # noqa: S101  # every trial has them
@@ -137,31 +135,6 @@ def _row(trials: Sequence[TrialToTarget], confidence: float) -> RateToTarget:
     )
 
 
-def _median(reached: Floats, bounds: Floats, n_diverged: int, confidence: float) -> Median:
-    """Median with its interval, those that did not get there last.
-
-    Args:
-        reached: What it took the trials that got there.
-        bounds: For each censored trial, what it had taken at its end; NaN where that is not known.
-        n_diverged: Number of further trials.
-        confidence: That the interval shall have if there are trials enough.
-    """
-    never = np.full(n_diverged, np.inf)
-    ordered = np.sort(np.concatenate([reached, np.full(len(bounds), np.inf), never]))
-    n = len(ordered)
-    value = float(np.median(ordered)) if np.isfinite(ordered[n // 2]) else math.nan
-    least = float(np.sort(np.concatenate([reached, bounds, never]))[[(n - 1) // 2, n // 2]].mean())
-    more_than = least if math.isnan(value) and math.isfinite(least) else math.nan
-    if n < 2:
-        return Median(value, math.nan, math.nan, math.nan, more_than)
-    ranks = np.arange(1, (n + 1) // 2 + 1)
-    coverages = 1 - 2 * bdtr(ranks - 1, n, 0.5)
-    enough = np.flatnonzero(coverages >= confidence)
-    rank = int(enough[-1]) if len(enough) else 0
-    low, high = (float(end) if np.isfinite(end) else math.nan for end in ordered[[rank, n - 1 - rank]])
-    return Median(value, low, high, float(coverages[rank]), more_than)
-
-
 def _with_best(rows: list[RateToTarget]) -> list[RateToTarget]:
     """The rows with each batch size's best learning rate told."""
 
@@ -180,28 +153,6 @@ def _with_best(rows: list[RateToTarget]) -> list[RateToTarget]:
         edge = len(here) > 1 and best in (here[0], here[-1]) and math.isfinite(best.updates.value)
         marked += [dataclasses.replace(row, best=row is best, at_edge=edge and row is best) for row in here]
     return marked
-
-
-def _scaling(best: Sequence[RateToTarget]) -> PerfectScaling:
-    """How far the medians keep to the line through the smallest batch size's."""
-    known = [row for row in best if row.updates.value > 0]
-    if not known:
-        return PerfectScaling(None, math.nan, SCALING_TOLERANCE, None, None)
-    start = known[0]
-    examples = start.updates.value * start.batch_size * (1 + SCALING_TOLERANCE)
-    up_to, leaves_at, unbroken = start.batch_size, None, True
-    for row in best[best.index(start) + 1 :]:
-        # A product that is equal but for rounding is within.
-        far = 1 + 1e-9
-        if row.updates.value * row.batch_size <= examples * far:
-            up_to = row.batch_size if unbroken else up_to
-            continue
-        unbroken = False
-        least = row.updates.more_than if math.isnan(row.updates.value) else row.updates.value
-        if least * row.batch_size > examples * far:
-            leaves_at = row.batch_size
-            break
-    return PerfectScaling(start.batch_size, start.updates.value, SCALING_TOLERANCE, up_to, leaves_at)
 
 
 def _with_efficiency(row: RateToTarget, scaling: PerfectScaling) -> RateToTarget:

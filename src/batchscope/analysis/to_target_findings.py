@@ -15,7 +15,15 @@ from batchscope.analysis.to_target_results import (
 )
 from batchscope.analysis.words import Figure, number, of_quantity, percent, quantity_name, some
 
-__all__ = ["bounds_text", "goal", "scaling_clause", "to_target_notes", "to_target_sentences"]
+__all__ = [
+    "bounds_text",
+    "goal",
+    "misfit_text",
+    "no_median_text",
+    "scaling_text",
+    "to_target_notes",
+    "to_target_sentences",
+]
 
 _BADLY = 0.05
 # Where so large a share of the updates to a target lies between two measurements, they are called coarse.
@@ -27,10 +35,38 @@ def goal(found: UpdatesToTarget) -> str:
     return f"a {quantity_name(found.metric)} of {number(found.value)}"
 
 
-def scaling_clause(scaling: PerfectScaling) -> str:
-    """For example ``within 20% of perfect scaling up to batch size 64, and leave it at 128``."""
-    leaves = "" if scaling.leaves_at is None else f", and leave it at {scaling.leaves_at}"
-    return f"within {percent(scaling.tolerance)} of perfect scaling up to batch size {scaling.up_to}{leaves}"
+def scaling_text(scaling: PerfectScaling, updates: str) -> str:
+    """What is known of perfect scaling.
+
+    Args:
+        scaling: With a batch size to go from.
+        updates: What the clause is about, a plural.
+
+    Returns:
+        For example ``updates keep within 20% of perfect scaling up to batch size 32, and no longer at 128``.
+    """
+    share = percent(scaling.tolerance)
+    if scaling.up_to is None and scaling.leaves_at is None:
+        return f"how far {updates} keep within {share} of perfect scaling cannot be told"
+    if scaling.up_to is None:
+        return f"{updates} are more than {share} above perfect scaling at batch size {scaling.leaves_at}"
+    leaves = "" if scaling.leaves_at is None else f", and no longer at {scaling.leaves_at}"
+    return f"{updates} keep within {share} of perfect scaling up to batch size {scaling.up_to}{leaves}"
+
+
+def no_median_text(found: UpdatesToTarget) -> str:
+    """That the target was reached by too few."""
+    return f"At no batch size did enough trials reach {goal(found)} for a median"
+
+
+def misfit_text(critical: CriticalBatchSize) -> str:
+    """That the curve fits badly, if it does; begins with a space."""
+    if not critical.lack_of_fit_p < _BADLY:
+        return ""
+    return (
+        f" The curve fits badly (lack of fit, p = {critical.lack_of_fit_p:.2g}): take the value as rough, "
+        "and its interval as too narrow."
+    )
 
 
 def bounds_text(found: Bounded, confidence: float) -> str:
@@ -45,7 +81,7 @@ def bounds_text(found: Bounded, confidence: float) -> str:
 def to_target_sentences(analysis: Analysis) -> list[Sentence]:
     """For each target that was asked for: what it takes, how that scales, and the critical batch size.
 
-    - ``updates_to_target``: the medians at both ends, and where they leave perfect scaling;
+    - ``updates_to_target``: the medians at both ends, and where updates leave perfect scaling;
     - ``target_not_reached``: no batch size has one;
     - ``critical_batch_size`` or ``critical_batch_size_unknown``.
     """
@@ -61,11 +97,17 @@ def to_target_sentences(analysis: Analysis) -> list[Sentence]:
 
 
 def to_target_notes(analysis: Analysis) -> list[Sentence]:
-    """What a reader must know: columns, trials that never got there, edges of grids, coarse measurements."""
+    """What a reader must know: columns, trials that never got there, chosen learning rates, measurements."""
     return [
         note
         for found in analysis.updates_to_target
-        for note in (*_missing_column(found), *_not_reached(found), *_at_edge(found), *_coarse(found))
+        for note in (
+            *_missing_column(found),
+            *_not_reached(found),
+            *_at_edge(found),
+            *_chosen(found),
+            *_coarse(found),
+        )
     ]
 
 
@@ -73,13 +115,12 @@ def _updates(found: UpdatesToTarget, scaling: PerfectScaling) -> Sentence:
     known = [row for row in found.best if math.isfinite(row.updates.value)]
     figures: list[tuple[str, Figure]] = [("value", found.value)]
     if not known:
-        text = f"At no batch size did more than half of the trials reach {goal(found)}."
-        return Sentence("target_not_reached", text, tuple(figures))
+        return Sentence("target_not_reached", f"{no_median_text(found)}.", tuple(figures))
     each = [f"{of_quantity(row.updates.value)} updates at batch size {row.batch_size}" for row in known]
     ends = each[0] if len(each) == 1 else f"{each[0]} and {each[-1]}"
     text = f"To reach {goal(found)} takes {ends} (medians)"
     if len(known) > 1 and scaling.batch_size is not None:
-        text += f"; updates keep {scaling_clause(scaling)}"
+        text += f"; {scaling_text(scaling, 'updates')}"
     figures += [(f"updates_at_{row.batch_size}", row.updates.value) for row in known]
     figures += [("perfect_scaling_up_to", scaling.up_to), ("leaves_perfect_scaling_at", scaling.leaves_at)]
     return Sentence("updates_to_target", f"{text}.", tuple(figures))
@@ -96,14 +137,12 @@ def _critical(found: UpdatesToTarget, critical: CriticalBatchSize, confidence: f
         return Sentence("critical_batch_size_unknown", text, tuple(figures))
     text = (
         f"The critical batch size for {goal(found)} is {of_quantity(size.value)} ({bounds}): there training "
-        "takes "
-        f"twice the fewest updates ({of_quantity(critical.updates_min.value)}) and twice the fewest examples "
-        f"({of_quantity(critical.examples_min.value)}) that any batch size is estimated to need."
+        f"takes twice the fewest updates ({of_quantity(critical.updates_min.value)}) and twice the fewest "
+        f"examples ({of_quantity(critical.examples_min.value)}) that any batch size is estimated to need."
     )
     if critical.extrapolated:
-        text += " It lies outside the batch sizes that were tried."
-    if critical.lack_of_fit_p < _BADLY:
-        text += f" The curve fits badly (lack of fit, p = {critical.lack_of_fit_p:.2g}): take it as rough."
+        text += " It lies outside the batch sizes at which the target was reached."
+    text += misfit_text(critical)
     figures += [("updates_min", critical.updates_min.value), ("examples_min", critical.examples_min.value)]
     return Sentence("critical_batch_size", text, (*figures, ("lack_of_fit_p", critical.lack_of_fit_p)))
 
@@ -123,9 +162,9 @@ def _not_reached(found: UpdatesToTarget) -> list[Sentence]:
         [f"{row.n_trials - row.n_reached} of {row.n_trials} at batch size {row.batch_size}" for row in rows]
     )
     text = (
-        f"Some trials at their batch size's best learning rate did not reach {goal(found)}: {each}. They "
-        "count as "
-        "later than all that did; those that diverged have no part in the critical batch size."
+        f"Some trials at their batch size's best learning rate have not reached {goal(found)}: {each}. Ended "
+        "or still running, they count as later than their last updates; those that diverged as never there, "
+        "and without a part in the critical batch size."
     )
     total = sum(row.n_trials - row.n_reached for row in rows)
     return [Sentence("target_not_reached_by_all", text, (("value", found.value), ("n_trials", total)))]
@@ -138,11 +177,23 @@ def _at_edge(found: UpdatesToTarget) -> list[Sentence]:
     each = some([f"{_rate(row)} at batch size {row.batch_size}" for row in rows])
     text = (
         f"The learning rate with the fewest updates to {goal(found)} lies at the edge of what was tried "
-        f"({each}): a "
-        "better one may lie beyond."
+        f"({each}): a better one may lie beyond."
     )
     figures = tuple((f"learning_rate_at_{row.batch_size}", row.learning_rate) for row in rows)
     return [Sentence("target_learning_rate_at_edge", text, figures)]
+
+
+def _chosen(found: UpdatesToTarget) -> list[Sentence]:
+    critical = found.critical
+    if critical is None or critical.status != "determined" or not found.several_rates:
+        return []
+    text = (
+        f"The learning rates with the fewest updates to {goal(found)} were chosen by the trials that the "
+        "critical batch size is then fitted to: of rates that are equally good in truth the luckiest is "
+        "taken, so the fewest updates and examples come out a few percent too small and their intervals hold "
+        "the truth less often than they say; the critical batch size itself is hardly touched."
+    )
+    return [Sentence("target_learning_rate_optimism", text, (("updates_min", critical.updates_min.value),))]
 
 
 def _coarse(found: UpdatesToTarget) -> list[Sentence]:
@@ -151,10 +202,8 @@ def _coarse(found: UpdatesToTarget) -> list[Sentence]:
         return []
     text = (
         f"At batch size {_sizes(rows)} more than {percent(_COARSE)} of the updates to {goal(found)} lie "
-        "between two "
-        "measurements, so medians may be too high by as much; the critical batch size allows for it. "
-        "Measured "
-        "more often, validation would tell it finer."
+        "between two measurements, so medians may be too high by as much; perfect scaling and the critical "
+        "batch size allow for it. Measured more often, validation would tell it finer."
     )
     return [Sentence("target_measured_coarsely", text, (("n_batch_sizes", len(rows)),))]
 

@@ -38,8 +38,7 @@ class TrialToTarget:
             that the trial has.
         updates_before: At the measurement before that one, 0 where it is the first. The target was
             reached after these and not after `updates`.
-        examples: At the same measurement as `updates`; NaN where the target was not reached, None
-            without the column; likewise below.
+        examples: At the same place as `updates`; None without the column, as below.
         seconds: Of training.
     """
 
@@ -61,16 +60,22 @@ class TrialToTarget:
 
 @dataclass(frozen=True)
 class Median:
-    """Over trials, of which those that did not get there count as later than all others.
+    """Over trials, some of which may not have got there, because they ended or have not gone on so far.
 
     Attributes:
-        value: NaN where half of the trials or more did not get there.
+        value: Where the share of trials that have not got there falls below one half, by the estimate of
+            Kaplan and Meier 1958, in which a censored trial counts as long as it was seen, and a diverged one
+            never gets there; where the share is one half for a while, the middle of that. Without trials that
+            are censored early it is the plain median with all of these last. NaN where the share does not
+            fall so far.
         low: Lower end of the interval of the median between two order statistics, symmetric in rank: the
-            narrowest that covers it as often as asked, else the whole range. NaN below two trials, or where
-            the trial of that rank did not get there.
-        high: Upper end, likewise.
-        coverage: How often such an interval covers the median of very many trials, 1 - 2 P(X < k) for
-            the k-th smallest and k-th largest of n, X binomial with n and one half (David and Nagaraja
+            narrowest that covers it as often as asked, else the whole range. Censored trials count at
+            their last figures here, the soonest that they can be. NaN below two trials, or where the trial of
+            that rank diverged.
+        high: Upper end, likewise, but with those that have not got there as later than all others; NaN
+            below two trials, or where the trial of that rank is one of them.
+        coverage: How often such an interval covers the median of very many trials, at least, 1 - 2 P(X < k)
+            for the k-th smallest and k-th largest of n, X binomial with n and one half (David and Nagaraja
             2003, section 7.1). NaN below two trials.
         more_than: Where `value` is NaN, a bound that the median lies above: the median with each censored
             trial at its last figure. NaN where there is a value, or half of the trials or more diverged.
@@ -129,14 +134,16 @@ class RateToTarget:
 
 @dataclass(frozen=True)
 class PerfectScaling:
-    """The line of updates in inverse proportion to batch size, and where the medians leave it.
+    """The line of updates in inverse proportion to batch size, and where it is known that updates leave it.
 
     Attributes:
         batch_size: The smallest that has a median; the line goes through it. None where none has.
         updates: Its median; NaN likewise.
-        tolerance: By how much of the line's updates a median may lie above it.
-        up_to: The largest batch size up to which all that were tried keep within the tolerance.
-        leaves_at: The smallest batch size beyond it that is known not to; None where there is none.
+        tolerance: By how much of the line's updates others may lie above it.
+        up_to: The largest batch size up to which all that were tried beyond the first are known to keep
+            within the tolerance: the interval of their ratio to the first lies wholly below it, see
+            `batchscope.analysis.to_target_scaling`. None where the next one is not known to.
+        leaves_at: The smallest whose interval lies wholly above; None where there is none.
     """
 
     batch_size: int | None
@@ -175,14 +182,15 @@ class CriticalBatchSize:
             be known where the value is not.
         updates_min: S_min, which ever larger batch sizes get to.
         examples_min: E_min = S_min B_crit, which ever smaller batch sizes get to.
-        sd_log: Standard deviation of the natural logarithm of updates about the curve; NaN where
-            not determined, as all below.
+        sd_log: Standard deviation of the natural logarithm of updates about the curve: the most likely times
+            sqrt(n / (n - 2)), n trials having reached the target; NaN where not determined, as all below.
         r_squared: Share of the variance of log updates that the curve explains.
         lack_of_fit_f: F of the means at each batch size about the curve against replicates about these
             means. NaN also where no batch size has replicates that differ, or fewer than three have no
             censored trial.
-        lack_of_fit_p: Of that test.
-        extrapolated: Whether `batch_size` lies outside the batch sizes that were tried.
+        lack_of_fit_p: Of that test. Where it is small, batch sizes differ from the curve by more than
+            chance, and the intervals, which take trials as independent, are too narrow.
+        extrapolated: Whether `batch_size` lies outside the batch sizes at which a trial reached the target.
     """
 
     status: Literal["determined", "not_determined"]
@@ -226,6 +234,11 @@ class UpdatesToTarget:
     def best(self) -> tuple[RateToTarget, ...]:
         """Each batch size at its best learning rate, ascending."""
         return tuple(row for row in self.rates if row.best)
+
+    @property
+    def several_rates(self) -> bool:
+        """Whether any batch size was tried at more than one learning rate."""
+        return len(self.rates) > len(self.best)
 
     @property
     def best_trials(self) -> tuple[TrialToTarget, ...]:

@@ -11,7 +11,13 @@ import numpy as np
 import pandas as pd
 
 from batchscope.analysis.results import Analysis
-from batchscope.analysis.to_target_findings import bounds_text, goal, scaling_clause
+from batchscope.analysis.to_target_findings import (
+    bounds_text,
+    goal,
+    misfit_text,
+    no_median_text,
+    scaling_text,
+)
 from batchscope.analysis.to_target_results import CriticalBatchSize, PerfectScaling, UpdatesToTarget
 from batchscope.analysis.words import count, of_quantity
 from batchscope.report.curves import POINTS
@@ -44,11 +50,12 @@ class ToTargetInfo:
         batch_sizes: Of the whole study.
         points: Columns ``cost`` (``updates`` or ``examples``), ``batch_size``, ``learning_rate``,
             ``replicate``, ``outcome`` (``reached`` or ``censored``) and ``value``, a row for each trial at
-            its batch size's best learning rate; a censored trial stands at what it had taken at its end.
+            its batch size's best learning rate; a censored trial stands at what it has taken so far.
             None where there are too many to draw.
         lines: Columns ``cost``, ``line`` (``medians``, ``perfect scaling`` or ``fitted curve``),
             ``batch_size`` and ``value``.
-        scaling: How far the medians keep to perfect scaling.
+        no_median: The finding where no batch size has one.
+        scaling: How far updates are known to keep to perfect scaling.
         critical: The critical batch size, determined or not.
         confidence: Of its interval.
         notes: What is left out.
@@ -58,6 +65,7 @@ class ToTargetInfo:
     batch_sizes: tuple[int, ...]
     points: pd.DataFrame
     lines: pd.DataFrame
+    no_median: str
     scaling: PerfectScaling
     critical: CriticalBatchSize
     confidence: float
@@ -67,12 +75,12 @@ class ToTargetInfo:
     def title(self) -> str:
         """The finding: how far updates keep to perfect scaling, and the critical batch size."""
         if self.scaling.batch_size is None:
-            return f"No batch size has more than half of its trials reach {self.target}"
-        text = f"Updates to {self.target} keep {scaling_clause(self.scaling)}"
+            return self.no_median
+        text = scaling_text(self.scaling, f"updates to {self.target}")
         if self.critical.status == "determined":
             bounds = bounds_text(self.critical.batch_size, self.confidence)
             text += f"; the critical batch size is {of_quantity(self.critical.batch_size.value)} ({bounds})"
-        return text
+        return text[0].upper() + text[1:]
 
 
 def to_target_infos(analysis: Analysis) -> tuple[ToTargetInfo, ...]:
@@ -97,16 +105,19 @@ def to_target_figure(info: ToTargetInfo, number: int, label: str) -> Figure:
     """
     told = (
         f"What it took to reach {info.target}, each batch size at the learning rate with the least median of "
-        "updates. Points: trials; solid line: medians, where more than half of the trials got there; dots: "
-        "perfect scaling from the smallest batch size."
+        "updates. Points: trials; solid line: medians, where enough trials got there; dots: perfect scaling "
+        "from the smallest batch size."
     )
     parts = [told]
     if (info.points["outcome"] == "censored").any():
-        parts.append("Open triangles: trials that had not got there when they ended, and so lie higher.")
+        parts.append(
+            "Open triangles: trials that have not got there, ended or still running; they stand at their "
+            "last updates, and so lie higher."
+        )
     if info.critical.reason is None:
         parts.append(
             "Long dashes: the curve S = S_min (1 + B_crit / B); vertical line and band: the critical batch "
-            "size B_crit and its interval."
+            f"size B_crit and its interval.{misfit_text(info.critical)}"
         )
     else:
         parts.append(f"The critical batch size is not determined: {info.critical.reason}.")
@@ -142,6 +153,7 @@ def _info(found: UpdatesToTarget, analysis: Analysis) -> ToTargetInfo | None:
         batch_sizes=analysis.facts.batch_sizes,
         points=points if len(points) <= POINTS else points.iloc[:0],
         lines=lines,
+        no_median=no_median_text(found),
         scaling=found.scaling,
         critical=found.critical,
         confidence=analysis.facts.confidence,

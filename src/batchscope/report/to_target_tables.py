@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from batchscope.analysis.results import Analysis
 from batchscope.analysis.to_target_findings import goal
+from batchscope.analysis.to_target_medians import fewest_for_interval
 from batchscope.analysis.to_target_results import Bounded, Median, RateToTarget, UpdatesToTarget
 from batchscope.analysis.words import number, of_quantity, percent
 from batchscope.report.table import NOTHING, Cell, Table, figure_cell, whole_cell
@@ -51,7 +52,7 @@ def critical_table(analysis: Analysis) -> Table:
                 figure_cell(fit.sd_log, lambda sd: number(sd, 2)),
                 figure_cell(fit.r_squared, number),
                 figure_cell(fit.lack_of_fit_p, lambda p: f"{p:.2g}"),
-                Cell(fit.reason or ("outside the batch sizes tried" if fit.extrapolated else "")),
+                Cell(fit.reason or ("outside the batch sizes that reached it" if fit.extrapolated else "")),
             )
             for found in analysis.updates_to_target
             for fit in [found.critical]
@@ -64,10 +65,10 @@ def _table(found: UpdatesToTarget, place: int, confidence: float) -> Table:
     return Table(
         key=f"updates-to-target-{place}",
         title=f"Updates to {goal(found)}",
-        note="Medians over trials, those that did not get there counted as later than all others, with the "
-        f"range of the trials, or from 6 trials on an interval of at least {percent(confidence)}; a dash "
-        "where "
-        "an end is not known. Resolution: updates between the measurement before and the one that "
+        note="Medians over trials, those that have not got there counted as later than their last figures "
+        "(Kaplan and Meier), with the range of the trials, or from "
+        f"{fewest_for_interval(confidence)} trials on an interval of at least {percent(confidence)}; a dash "
+        "where an end is not known. Resolution: updates between the measurement before and the one that "
         "reached it. Of perfect scaling: examples that the smallest batch size takes, as a share of these.",
         columns=(
             "Batch size",
