@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
-from analysis_samples import made_history
 
+from analysis_samples import made_history
 from batchscope.analysis import Analysis, Settings, TargetSpec, analyze
 from batchscope.analysis.measurements import trial_courses
 from batchscope.analysis.to_target import updates_to_target

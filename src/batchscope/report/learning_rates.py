@@ -93,12 +93,13 @@ def learning_rates_chart(info: LearningRatesInfo) -> alt.LayerChart | alt.FacetC
     tips = tooltips("batch_size", "learning_rate", "value", "replicates")
     data = pd.concat([info.means.assign(kind="mean"), info.points.assign(kind="trial")], ignore_index=True)
     kind = alt.Chart().transform_filter
-    means = kind(alt.datum.kind == "mean").encode(x=x, y=y, color=batch_size_colour(info.batch_sizes))
+    colour = batch_size_colour(info.batch_sizes)
+    means = kind(alt.datum.kind == "mean").encode(x=x, y=y, color=colour)
     dots = kind(alt.datum.kind == "trial").mark_circle(size=34, opacity=0.6)
     ring = means.transform_filter(alt.FieldEqualPredicate(field="best", equal=True))
     layered = alt.layer(
         means.mark_line(strokeWidth=1.75),
-        dots.encode(x=x, y=y, color=batch_size_colour(info.batch_sizes, legend=False)),
+        dots.encode(x=x, y=y, color=colour),
         means.mark_circle(opacity=0, size=90).encode(tooltip=tips),
         ring.mark_point(size=190, strokeWidth=2.5, opacity=1).encode(tooltip=tips),
         data=inline(data),
