@@ -75,8 +75,8 @@ def run_study(
     place = RunFolder(folder)
     own = None if isinstance(study, Study) else own_set_up(study, place, function)
     with place.claim(study) as store, watcher:
-        if own is not None and (ended := end_leftovers(place)):
-            watcher.note(ended)
+        for told in [] if own is None else end_leftovers(place.mark(store)):
+            watcher.note(told)
         statuses = store.trials()
         finished = bool(statuses) and all(status.state.is_finished() for status in statuses)
         if finished and not additions(study, store):
@@ -190,7 +190,8 @@ class _Training:
             self.watcher.added({trial: left[trial] for trial in trials})
             return [self._job(trial) for trial in trials]
 
-        execute(self._set_up(room), self._jobs(), recorder, self.place.logs, choice.layouts, more)
+        mark = self.place.mark(self.store) if own_code else ""
+        execute(self._set_up(room), self._jobs(), recorder, self.place.logs, choice.layouts, more, mark)
 
     def _left(self) -> Mapping[Trial, float]:
         """What each unfinished trial has still to do: examples, or of somebody's own code epochs."""
