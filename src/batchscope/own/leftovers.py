@@ -99,8 +99,8 @@ def end_all(mark: str, grace: float = 0.0) -> None:
 def _signal(pid: int, mark: str, number: signal.Signals) -> None:
     """Signals a process that bears a mark; by now it may have ended, and its number be another's.
 
-    What is looked at through an open handle is what gets the signal. Where the system gives none (Linux before
-    5.3), another process may take the number between the look and the signal, but hardly does.
+    The signal goes through a handle that was open before the look, so that it reaches who was looked at
+    or nobody. Where there are no handles (Linux before 5.3), the number may change hands between the two.
     """
     handle = None
     try:
