@@ -292,15 +292,17 @@ class Trainer:
     ) -> tuple[Figures, float, dict[str, float]]:
         """An epoch: its figures, seconds of training, and columns of what was measured within it."""
         told, loop = ordered.on_batch, self._program(planned).loop
-        on_step = None if told is None else reporter(planned.stage.name, last.epoch + 1, len(shown), told)
         done: list[tuple[int, Figures]] = []
         seconds, first = 0.0, 0
         within: dict[str, float] = {}
         ends = part_ends(math.ceil(len(shown) / planned.batch_size), self._study.validations_per_epoch)
         for part, end in enumerate(ends, 1):
             positions = shown[first * planned.batch_size : end * planned.batch_size]
+            step = None
+            if told is not None:
+                name, epoch = planned.stage.name, last.epoch + 1
+                step = counting_on(reporter(name, epoch, len(shown), told, seconds), done)
             start = time.perf_counter()
-            step = None if on_step is None else counting_on(on_step, done)
             done.append((len(positions), loop.train(source, positions, planned.forward_batch, step)))
             seconds += time.perf_counter() - start
             if end < ends[-1]:
