@@ -13,7 +13,7 @@ from batchscope.strict import Strict
 __all__ = ["BUILT_IN", "ModelSpec"]
 
 BUILT_IN = ("cnn", "mlp")
-"""Networks that come with batchscope."""
+"""Networks that come with batchscope; none has BatchNorm."""
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 _FILE = ".keras"
 _WEIGHTS_FILE = (".h5", ".keras")

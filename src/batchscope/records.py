@@ -119,7 +119,7 @@ class BatchProgress:
         examples: Images presented in this epoch so far.
         total: Images that this epoch presents.
         accuracy: Running mean of the training accuracy.
-        seconds: Since the epoch's start.
+        seconds: Of training since the epoch's start, without what is measured within it.
     """
 
     stage: str

@@ -17,6 +17,7 @@ from batchscope.recipe import Augmentation, Count, FromLayer, LearningRate, Name
 from batchscope.strict import Strict
 
 __all__ = [
+    "NOISE_BATCHES",
     "Augmentation",
     "BaseStudy",
     "DataSpec",
@@ -32,6 +33,8 @@ __all__ = [
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 _PROBE_IMAGES = 2_000
+NOISE_BATCHES = 3
+"""The fewest that ``gradient_noise`` takes: two give both its estimates, a third their uncertainty."""
 
 KERAS_PREFIX = "keras:"
 KERAS_DATASETS = ("cifar10", "cifar100", "fashion_mnist", "mnist")

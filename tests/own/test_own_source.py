@@ -10,6 +10,19 @@ import pytest
 from batchscope.own.source import code_sha256, command_sha256
 
 PLAIN = "def train(trial):\n    for epoch in range(3):\n        trial.report(updates=epoch, val_loss=0.5)\n"
+VARIED = '''
+class Model(Base, metaclass=Meta):
+    """A class with parameters of type since 3.12."""
+
+    async def train(self, trial, *rest, seed=None, **more):
+        name = f"b{trial.batch_size:0{width}}-{'é😀'}{trial!r:>8}" u"x" + rb"\\0"[0:1].decode()
+        match rest:
+            case [None, 1.5e-300, *_] if not -1 < seed <= 2 ** 70:
+                return (yield ...)
+            case {"a": True, **others}:
+                pass
+        return lambda x, /, y=1j: {**x, "y": [z async for z in y if z is not None]}
+'''
 
 
 @pytest.mark.parametrize(
@@ -36,6 +49,11 @@ def test_comments_docstrings_and_layout_count_for_nothing(written: str):
 )
 def test_whatever_is_executed_counts(written: str):
     assert code_sha256(written) != code_sha256(PLAIN)
+
+
+def test_every_version_of_python_gives_the_same():
+    """A finished run must not be refused after an upgrade; told by 3.11, 3.12 and 3.13."""
+    assert code_sha256(VARIED) == "fbcf2bc77ff8b43372f026dc579d9710a8928683cbf4f603b531c79cc1d7b235"
 
 
 def test_what_is_no_whole_program_is_taken_as_it_is_written():

@@ -16,12 +16,13 @@ from commands import HERE, started, stubbed, written
 from siege import Blow, Siege
 
 import batchscope
-from batchscope.records import PEAK_MEMORY, TrialState
+from batchscope.records import TrialState
 from batchscope.resolving import resolve
 from batchscope.running import pool
 from batchscope.running.options import RunOptions
 from batchscope.running.run import run_study
 from run_samples import STUB, Events, small_study
+from timeless import history_without_time
 from tiny import TAIL, stage, tiny_study
 
 STUDY = tiny_study(
@@ -42,11 +43,6 @@ BLOWS = [
     *(EARLY, WORKER),
 ]
 TORN = ["b8-r1-2-torn", "b16-r2-3-before", "b8-r3-4-after"]
-
-
-def without_time(history: pd.DataFrame) -> pd.DataFrame:
-    clocks = [name for name in history.columns if name.endswith("seconds") or name == PEAK_MEMORY]
-    return history.drop(columns=clocks)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +111,9 @@ def test_a_study_killed_more_than_twenty_times_ends_with_the_figures_of_one_neve
     ]
     assert whole["train_loss"].nunique() == whole["val_loss"].nunique() == 30
     assert whole.filter(like="probe_").notna().any(axis=None)
-    pd.testing.assert_frame_equal(without_time(besieged.run.history), without_time(whole), check_exact=True)
+    pd.testing.assert_frame_equal(
+        history_without_time(besieged.run.history), history_without_time(whole), check_exact=True
+    )
     assert [status.state for status in besieged.run.trials] == [TrialState.COMPLETE] * 6
     assert list((besieged.run.path / "checkpoints").iterdir()) == []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -96,14 +97,12 @@ HEEDING_CTRL_C = (
 
 COMMAND = [sys.executable, "-m", "batchscope", "run"]
 NEEDED = ["--batch-sizes", "16", "--replicates", "1"]
-WAYS = [
-    pytest.param((), id="plain"),
-    pytest.param(("timeout", "900"), id="timeout"),  # which leads a process group of its own
-    pytest.param(("setsid", "--wait"), id="setsid"),  # and this a session
-]
+PLAIN: tuple[str, ...] = ()
+GROUP = ("timeout", "900")  # leads a process group of its own
+SESSION = ("setsid", "--wait")  # and this a session
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture
 def sleeping(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[int, list[int]]]:
     """A run whose command sleeps, and so does what it has started: the run's pid, and theirs."""
     yield from asleep(tmp_path, request.param)
@@ -123,7 +122,17 @@ def asleep(folder: Path, way: Sequence[str] = ()) -> Iterator[tuple[int, list[in
         process.communicate()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("sleeping", "number"),
+    [
+        pytest.param(PLAIN, signal.SIGKILL, id="plain-kill"),
+        pytest.param(PLAIN, signal.SIGINT, id="plain-int"),
+        pytest.param(GROUP, signal.SIGTERM, id="group-term"),
+        pytest.param(SESSION, signal.SIGKILL, id="session-kill"),
+        pytest.param(SESSION, signal.SIGTERM, id="session-term"),
+    ],
+    indirect=["sleeping"],
+)
 def test_a_command_and_what_it_has_started_end_with_the_run(
     sleeping: tuple[int, list[int]], number: signal.Signals
 ):
@@ -134,6 +143,7 @@ def test_a_command_and_what_it_has_started_end_with_the_run(
     await_end([*workers, *others])
 
 
+@pytest.mark.parametrize("sleeping", [PLAIN, SESSION], indirect=True, ids=["plain", "session"])
 def test_a_command_and_what_it_has_started_end_with_their_worker(
     sleeping: tuple[int, list[int]], tmp_path: Path
 ):
@@ -145,8 +155,8 @@ def test_a_command_and_what_it_has_started_end_with_their_worker(
 
 
 def test_what_outlives_run_and_worker_is_ended_by_the_next_run_on_the_folder(tmp_path: Path):
-    """Killed at once, neither can end what left their process group; no other folder's run may."""
-    for run, others in asleep(tmp_path, ("setsid", "--wait")):
+    """Killed at once, neither can end what left their process group; no other run may."""
+    for run, others in asleep(tmp_path, SESSION):
         [worker] = children(run)
         os.kill(worker, signal.SIGSTOP)
         os.kill(run, signal.SIGSTOP)
@@ -154,10 +164,14 @@ def test_what_outlives_run_and_worker_is_ended_by_the_next_run_on_the_folder(tmp
         os.kill(run, signal.SIGKILL)
         await_end([run, worker])
         assert all(map(is_alive, others))
-        elsewhere = [*COMMAND, "--command", "true", *NEEDED, "--out", "other"]
-        with started(elsewhere, cwd=tmp_path) as process:
-            process.communicate()
-        assert all(map(is_alive, others))
+        (tmp_path / "run").rename(tmp_path / "moved")
+        for path in ("other", "run"):  # the latter a new run where the old one was
+            elsewhere = [*COMMAND, "--command", "true", *NEEDED, "--out", path]
+            with started(elsewhere, cwd=tmp_path) as process:
+                process.communicate()
+            assert all(map(is_alive, others))
+        shutil.rmtree(tmp_path / "run")
+        (tmp_path / "moved").rename(tmp_path / "run")
         with started([*COMMAND, "run/study.toml", "--out", "run"], cwd=tmp_path) as process:
             await_end(others)
             process.kill()

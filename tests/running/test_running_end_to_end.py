@@ -25,6 +25,7 @@ from batchscope.running.machine import Machine
 from batchscope.running.run import run_study
 from batchscope.running.store import Store
 from run_samples import FIRST, SECOND, Events, children, small_study
+from timeless import history_without_time
 
 pytestmark = pytest.mark.keras
 STUDY = small_study(replicates=2)
@@ -89,11 +90,6 @@ def disturb(tmp_path_factory: pytest.TempPathFactory) -> Disturbed:
     resumed = Events()
     run_study(STUDY, place.path, resumed)
     return Disturbed(before, resumed, batchscope.load(place.path))
-
-
-def without_time(history: pd.DataFrame) -> pd.DataFrame:
-    clocks = [name for name in history.columns if name.endswith("seconds") or name == PEAK_MEMORY]
-    return history.drop(columns=clocks)
 
 
 def test_the_history_has_a_row_for_each_trial_and_epoch(whole: batchscope.Run):
@@ -193,7 +189,7 @@ def test_a_disturbed_run_of_one_worker_ends_with_the_figures_of_two_that_were_no
     whole: batchscope.Run, disturbed: Disturbed
 ):
     pd.testing.assert_frame_equal(
-        without_time(disturbed.after.history), without_time(whole.history), check_exact=True
+        history_without_time(disturbed.after.history), history_without_time(whole.history), check_exact=True
     )
 
 

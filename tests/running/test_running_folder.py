@@ -68,6 +68,24 @@ def test_a_run_that_never_stored_an_epoch_gives_way_to_another_study(tmp_path: P
     )
 
 
+def test_another_study_in_the_folder_ends_what_the_first_ones_session_left_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    ended: list[str] = []
+    monkeypatch.setattr(folder, "end_all", ended.append)
+    place = RunFolder(tmp_path / "run")
+    with place.claim(small_study()) as store:
+        assert place.mark(store) == ""
+        store.start_session("2026-01-01T00:00:00+00:00", {})
+        first = place.mark(store)
+    with place.claim(small_study()) as store:  # the same study, for whose session it is to end them
+        assert (place.mark(store), ended) == (first, [])
+    with place.claim(small_study(seed=8)) as store:
+        store.start_session("2026-01-01T00:00:01+00:00", {})
+        assert place.mark(store) != first
+    assert ended == [first]
+
+
 def test_results_of_a_run_that_ends_just_before_the_lock_is_free_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

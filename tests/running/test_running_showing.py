@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from rich.console import Console
 
 import batchscope
 from batchscope.errors import BatchscopeWarning
 from batchscope.own.handle import TrialHandle
+from batchscope.records import BatchProgress, TrialState
+from batchscope.running import showing
 from batchscope.running.progress import LinePrinter, LiveDisplay, Silent
-from batchscope.running.showing import usual_watcher
+from batchscope.running.showing import NotebookDisplay, usual_watcher
 from own_runs import outcomes
-from run_samples import Events
+from run_samples import FIRST, Events, record
 
 CELL = """
 import batchscope as bs
@@ -82,6 +86,53 @@ def test_where_every_trial_failed_there_is_a_warning_and_no_page(tmp_path: Path)
         run = batchscope.run(fails, batch_sizes=[16, 32], replicates=1, out=tmp_path / "run", quiet=True)
     assert run.history.empty
     assert not (run.path / "report").exists()
+
+
+class Cell:
+    """What a notebook's output was told to show."""
+
+    def __init__(self) -> None:
+        self.shown: list[str] = []
+
+    def update(self, content: dict[str, str], *, raw: bool) -> None:
+        self.shown.append(content["text/plain"])
+
+
+def test_in_a_notebook_nothing_is_left_out_but_where_an_epoch_stands(monkeypatch: pytest.MonkeyPatch):
+    cell = Cell()
+    monkeypatch.setattr("IPython.display.display", lambda *_, **__: cell)
+    monkeypatch.setattr(showing.time, "monotonic", lambda: 1000.0)  # all at the same moment
+    with NotebookDisplay(Console(force_jupyter=False, file=io.StringIO())) as display:
+        display.plan([FIRST], 0, {FIRST: 96.0})
+        display.started(FIRST, 0, 0.0)
+        for examples in (16, 32):
+            display.batch(FIRST, BatchProgress("one", 1, examples, 48, 0.5, 1.0))
+        display.epoch(FIRST, record(1))
+        display.epoch(FIRST, record(2))
+        display.ended(FIRST, TrialState.COMPLETE, None)
+    told = [re.findall(r"starting|\d+%|val [\d.]+|\d/\d|setting up", text) for text in cell.shown]
+    assert told == [
+        ["0/1", "starting"],
+        ["0/1", "val 0.6000"],
+        ["0/1", "val 0.7000"],
+        ["1/1", "setting up"],
+        [],
+    ]
+
+
+def test_in_a_notebook_an_epochs_progress_is_shown_a_few_times_a_second(monkeypatch: pytest.MonkeyPatch):
+    cell, now = Cell(), [1000.0]
+    monkeypatch.setattr("IPython.display.display", lambda *_, **__: cell)
+    monkeypatch.setattr(showing.time, "monotonic", lambda: now[0])
+    with NotebookDisplay(Console(force_jupyter=False, file=io.StringIO())) as display:
+        display.plan([FIRST], 0, {FIRST: 96.0})
+        display.started(FIRST, 0, 0.0)
+        for examples in range(1, 49):
+            now[0] += 1 / 16
+            display.batch(FIRST, BatchProgress("one", 1, examples, 48, 0.5, 1.0))
+        assert [re.findall(r"\d+%", text) for text in cell.shown[1:]] == [
+            [f"{examples / 48:.0%}"] for examples in range(4, 49, 4)
+        ]
 
 
 def test_a_notebook_shows_it_in_one_output_that_is_empty_at_the_end(tmp_path: Path):

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchscope.errors import StudyError, TrainingError
+from batchscope.errors import DataError, StudyError, TrainingError
 from batchscope.records import SizesTried, TriedSize
 from batchscope.running import pool
 from batchscope.running.sizing import Bound, SizingOptions, at_batch_size, bound_of, search, try_sizes
@@ -96,6 +96,14 @@ def test_all_bad_options_are_told_at_once():
         SizingOptions(low=9, high=8, most=1, seconds=0)
 
 
+ALL = (500, "the number of training examples")
+WARMED = "the largest batch size at which no stage is over before its learning rate is warmed up"
+
+
+def warming(updates: int, **more: object) -> dict[str, object]:
+    return stage("one", "head", epochs=2) | {"learning_rate": {"base": 0.1, "warmup_updates": updates}} | more
+
+
 @pytest.mark.parametrize(
     ("changes", "options", "size", "reason"),
     [
@@ -114,6 +122,27 @@ def test_all_bad_options_are_told_at_once():
             64,
             "the examples that the stage one presents",
         ),
+        (
+            {
+                "stages": [stage("one", "all", epochs=1, batchnorm="batch")],
+                "extra_probes": ["gradient_noise"],
+            },
+            {},
+            166,
+            'a third of the training examples, for extra_probes = ["gradient_noise"] in one',
+        ),
+        ({"stages": [stage("one", "all", epochs=1)], "extra_probes": ["gradient_noise"]}, {}, *ALL),
+        (
+            {"stages": [stage("one", "all", epochs=1, batchnorm="batch")], "extra_probes": ["sharpness"]},
+            {},
+            *ALL,
+        ),
+        ({"model": {"network": "cnn"}, "extra_probes": ["gradient_noise"]}, {}, *ALL),  # without BatchNorm
+        # 2 epochs of 500 examples have 10 updates up to 100 examples each: 5 + 5.
+        ({"stages": [warming(10)]}, {}, 124, WARMED),
+        ({"stages": [warming(11)]}, {}, 99, WARMED),
+        ({"stages": [warming(10)], "last_batch": "drop"}, {}, 100, WARMED),
+        ({"stages": [warming(2)]}, {}, *ALL),
     ],
 )
 def test_the_bound_is_the_tightest_of_all(
@@ -140,6 +169,26 @@ def test_a_range_that_begins_beyond_the_data_is_refused():
         StudyError, match=r"must begin at no more than the number of training examples, 10 \(got 16"
     ):
         bound_of(small_study(), SizingOptions(), training=10, validation=10)
+
+
+def test_a_smallest_size_at_which_nothing_warms_up_is_refused_as_a_run_refuses_it():
+    with pytest.raises(
+        DataError, match=r"at batch size 16 that of the stage one takes 65 updates and the stage has 64;"
+    ):
+        bound_of(small_study(stages=[warming(65)]), SizingOptions(), training=500, validation=10)
+    epochs = {"epochs": None, "updates": 20, "learning_rate": {"base": 0.1, "warmup_epochs": 1}}
+    with pytest.raises(DataError, match="at batch size 16 "):  # 32 updates; from size 25 on it would go
+        bound_of(small_study(stages=[warming(1) | epochs]), SizingOptions(), training=500, validation=10)
+    assert bound_of(small_study(stages=[warming(1) | epochs]), SizingOptions(25), 500, 10).size == 500
+
+
+def test_the_probe_of_gradient_noise_is_given_three_batches():
+    stages = [stage("one", "all", epochs=1, batchnorm="batch")]
+    study = small_study(stages=stages, probe_images=20, extra_probes=["gradient_noise"])
+    assert [at_batch_size(study, size).probe_images for size in (6, 7, 64)] == [20, 21, 192]
+    ghosts = [stage("one", "all", epochs=1, batchnorm="batch", ghost_batch=4)]
+    parts = small_study(stages=ghosts, probe_images=8, extra_probes=["gradient_noise"], last_batch="drop")
+    assert [at_batch_size(parts, size).probe_images for size in (8, 12, 64)] == [12, 12, 64]
 
 
 def test_probes_are_given_as_many_images_as_a_batch_has():

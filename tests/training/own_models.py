@@ -31,6 +31,28 @@ def normed(input_shape: Shape, classes: int) -> keras.Model:
     return keras.Model(inputs, LAYERS.Dense(classes, activation="softmax", name="out")(x), name="normed")
 
 
+class Halved(keras.layers.BatchNormalization):
+    """BatchNorm with something of its own."""
+
+    def call(self, inputs: object, training: bool | None = None, mask: object = None) -> object:
+        return super().call(inputs, training=training, mask=mask) / 2
+
+
+def halved(input_shape: Shape, classes: int) -> keras.Model:
+    """With a layer that derives from BatchNorm."""
+    inputs = keras.Input(input_shape)
+    x = Halved(name="halved")(LAYERS.Dense(6, name="dense")(inputs))
+    return keras.Model(inputs, LAYERS.Dense(classes, activation="softmax", name="out")(x), name="halving")
+
+
+def penalised_norm(input_shape: Shape, classes: int) -> keras.Model:
+    """With BatchNorm that penalises what it gives."""
+    inputs = keras.Input(input_shape)
+    norm = LAYERS.BatchNormalization(activity_regularizer=keras.regularizers.L2(0.01), name="norm")
+    x = norm(LAYERS.Dense(6, name="dense")(inputs))
+    return keras.Model(inputs, LAYERS.Dense(classes, activation="softmax", name="out")(x), name="penalised")
+
+
 def layered(input_shape: Shape, classes: int) -> keras.Model:
     """With another normalisation than BatchNorm."""
     inputs = keras.Input(input_shape)

@@ -14,6 +14,7 @@ from own_models import noisy, normed, own_study
 from batchscope.data import Split, TrainingData
 from batchscope.errors import TrainingError
 from batchscope.records import EpochRecord, Trial
+from batchscope.running.sizing import SizingOptions, at_batch_size, bound_of
 from batchscope.training import extra_probes
 from batchscope.training.derivatives import Derivatives
 from batchscope.training.extra_probes import ExtraProbes
@@ -21,7 +22,7 @@ from batchscope.training.small_networks import cnn
 from batchscope.training.sources import Source
 from batchscope.training.stage_program import values
 from batchscope.training.trial import Trainer
-from tiny import stage, tiny_data, tiny_table
+from tiny import TRAINING, stage, tiny_data, tiny_table
 
 pytestmark = [pytest.mark.keras, pytest.mark.usefixtures("small_net")]
 BOTH = ["gradient_noise", "sharpness"]
@@ -293,6 +294,36 @@ def test_layers_whose_second_derivatives_are_wrong_are_refused():
         Trainer(study, tiny_table(4))
     keys = {"probes": "last", "extra_probes": ["gradient_noise"], "probe_images": 24}
     Trainer(own_study("own_models:layered", **keys), tiny_table(4))
+
+
+@pytest.mark.parametrize(
+    ("network", "first"), [("halved", "halved, a Halved"), ("penalised_norm", "norm, a")]
+)
+@pytest.mark.parametrize("probe", BOTH)
+def test_batchnorm_that_is_not_kerass_own_is_refused_where_it_would_be_computed_anew(
+    network: str, first: str, probe: str
+):
+    keys = {"probes": "last", "extra_probes": [probe], "probe_images": 44}
+    with pytest.raises(TrainingError, match=f"has 1 that are not so, first {first}"):
+        Trainer(own_study(f"own_models:{network}", **keys), tiny_table(4))
+
+
+def test_beside_moving_averages_such_a_batchnorm_computes_by_itself():
+    stages = [stage("one", "all", epochs=1, batchnorm="inference")]
+    keys = {"probes": "last", "extra_probes": ["gradient_noise"], "probe_images": 44}
+    trainer = Trainer(own_study("own_models:halved", stages, **keys), tiny_table(4))
+    [record] = trainer.run(Trial(8, 1))
+    assert record.probes["probe_gradient_trace"] > 0
+
+
+def test_the_largest_size_that_is_tried_has_the_images_that_the_noise_needs():
+    """A network with BatchNorm, whose batches are the trial's, at the bound of the search for sizes."""
+    keys = {"probes": "last", "extra_probes": ["gradient_noise"], "probe_images": 24, "batch_sizes": [2]}
+    study = own_study("own_models:normed", [stage("one", "all", epochs=1)], **keys)
+    largest = bound_of(study, SizingOptions(2), TRAINING, validation=16).size
+    trainer = Trainer(at_batch_size(study, largest), tiny_table(4))
+    [record] = trainer.run(Trial(largest, 1))
+    assert (largest, record.probes["probe_gradient_batches"]) == (14, 3)
 
 
 def test_sharpness_of_too_many_weights_is_refused(monkeypatch: pytest.MonkeyPatch):

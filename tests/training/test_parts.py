@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from backbones import small_study
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchscope.records import EpochRecord, Trial
+from batchscope.records import BatchProgress, EpochRecord, Trial
 from batchscope.spec import Study
 from batchscope.training.loops import Figures
 from batchscope.training.parts import part_ends, together
 from batchscope.training.reporting import counting_on
 from batchscope.training.trial import Trainer
+from batchscope.training.validation import Validator
 from tiny import TRAINING, stage, tiny_data
 
 SIZE = 8
@@ -62,24 +65,39 @@ def test_what_is_measured_within_an_epoch_is_what_a_trial_that_ends_there_measur
     study = small_study(stages=in_batch_mode(), validations_per_epoch=3, probes="none")
     marks = part_ends(PER_EPOCH, 3)
     first, second = trained(study)
-    for record, before in ((first, 0), (second, PER_EPOCH)):
-        for part, mark in enumerate(marks[:-1], 1):
-            budget = {"epochs": None, "updates": before + mark}
-            *_, shorter = trained(small_study(stages=in_batch_mode(**budget), probes="none"))
-            assert record.probes[f"within_{part}_updates"] == shorter.updates == before + mark
-            assert record.probes[f"within_{part}_val_loss"] == pytest.approx(shorter.val_loss, rel=1e-6)
-            assert record.probes[f"within_{part}_val_accuracy"] == pytest.approx(shorter.val_accuracy)
-    assert f"within_{len(marks)}_updates" not in first.probes
+    for record, part, updates in ((first, 1, marks[0]), (second, 2, PER_EPOCH + marks[1])):
+        budget = {"epochs": None, "updates": updates}
+        *_, shorter = trained(small_study(stages=in_batch_mode(**budget), probes="none"))
+        assert record.probes[f"within_{part}_updates"] == shorter.updates == updates
+        assert record.probes[f"within_{part}_val_loss"] == pytest.approx(shorter.val_loss, rel=1e-6)
+        assert record.probes[f"within_{part}_val_accuracy"] == pytest.approx(shorter.val_accuracy)
+    assert [first.probes.get(f"within_{part}_updates") for part in (1, 2, 3)] == [*marks[:-1], None]
 
 
 @pytest.mark.keras
 @pytest.mark.usefixtures("small_net")
-def test_measuring_within_epochs_leaves_training_as_it_is():
+def test_measuring_within_epochs_leaves_training_and_its_clock_as_they_are(monkeypatch: pytest.MonkeyPatch):
     plain = trained(small_study(stages=in_batch_mode()))
-    measured = trained(small_study(stages=in_batch_mode(), validations_per_epoch=4))
+    real, validate, ahead = time.perf_counter, Validator.validate, [0.0]
+
+    def slowly(self: Validator, trial: Trial) -> Figures:
+        ahead[0] += 1e6
+        return validate(self, trial)
+
+    monkeypatch.setattr(time, "perf_counter", lambda: real() + ahead[0])
+    monkeypatch.setattr(Validator, "validate", slowly)
+    told: list[BatchProgress] = []
+    study = small_study(stages=in_batch_mode(), validations_per_epoch=4)
+    measured = list(Trainer(study, tiny_data()).run(Trial(SIZE, 1), on_batch=told.append))
     for one, other in zip(plain, measured, strict=True):
         assert (one.val_loss, one.val_accuracy) == (other.val_loss, other.val_accuracy)
         assert one.train_loss == pytest.approx(other.train_loss, rel=1e-6)
         assert one.train_accuracy == pytest.approx(other.train_accuracy)
         for name, value in one.probes.items():
             assert name == "probe_seconds" or other.probes[name] == pytest.approx(value, rel=1e-6), name
+    assert ahead[0] >= 6e6  # three times within each epoch
+    for epoch in (1, 2):
+        seconds = [progress.seconds for progress in told if progress.epoch == epoch]
+        assert seconds[0] > 0
+        assert seconds == sorted(seconds)
+        assert seconds[-1] < 1e6

@@ -13,11 +13,12 @@ from own_models import costly, noisy, normed, own_study, penalised, penalised_ou
 from sklearn.preprocessing import StandardScaler
 
 from batchscope.data import TrainingData
-from batchscope.records import EpochRecord, Trial
+from batchscope.records import Trial
 from batchscope.spec import Study
 from batchscope.training.small_networks import cnn, mlp
 from batchscope.training.streams import Purpose, generator
 from batchscope.training.trial import Trainer
+from timeless import without_time
 from tiny import stage, tiny_data, tiny_table
 
 pytestmark = pytest.mark.keras
@@ -140,12 +141,6 @@ def test_a_trial_of_a_network_gives_the_figures_of_plain_fit(name: str, tmp_path
         assert record.val_accuracy == pytest.approx(plain["val_accuracy"], abs=1e-6)
     losses = [loss for record in found for loss in (record.train_loss, record.val_loss)]
     assert np.diff(sorted(losses)).min() > 1e-4  # each differs by far more from the next
-
-
-def without_time(records: list[EpochRecord]) -> list[EpochRecord]:
-    return [
-        replace(record, seconds=0.0, probes={**record.probes, "probe_seconds": 0.0}) for record in records
-    ]
 
 
 def test_a_network_with_dropout_resumed_by_another_trainer_gives_the_same_figures(tmp_path: Path):

@@ -21,6 +21,7 @@ from batchscope.training.prefix import Prefix
 from batchscope.training.rehearsal import examples_per_second
 from batchscope.training.scaling import make_scaling
 from batchscope.training.trial import Trainer
+from timeless import without_time
 from tiny import TRAINING, stage, tiny_data
 
 pytestmark = [pytest.mark.keras, pytest.mark.usefixtures("small_net")]
@@ -86,12 +87,6 @@ def assert_same(
                 other.examples,
             )
             assert figures(one) == pytest.approx(figures(other), abs=within, rel=0)
-
-
-def without_time(records: Sequence[EpochRecord]) -> list[EpochRecord]:
-    return [
-        replace(record, seconds=0.0, probes={**record.probes, "probe_seconds": 0.0}) for record in records
-    ]
 
 
 def test_histories_are_worth_comparing(whole: dict[str, list[EpochRecord]]):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +17,7 @@ from batchscope.records import EpochRecord, Trial
 from batchscope.training import trial as trial_module
 from batchscope.training.trial import Trainer
 from batchscope.training.warmup import Pace
+from timeless import without_time
 from tiny import stage, tiny_data
 
 pytestmark = [pytest.mark.keras, pytest.mark.usefixtures("small_net")]
@@ -31,13 +31,6 @@ def budgeted(name: str, trainable: object, **keys: object) -> dict[str, object]:
     if "epochs" not in keys:
         del raw["epochs"]
     return raw
-
-
-def without_time(records: Sequence[EpochRecord]) -> list[EpochRecord]:
-    return [
-        replace(record, seconds=0.0, probes={**record.probes, "probe_seconds": 0.0} if record.probes else {})
-        for record in records
-    ]
 
 
 def interrupted(trainer: Trainer, path: Path, stop: int) -> list[EpochRecord]:

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from batchscope.records import EpochRecord, Trial
+from batchscope.records import Trial
 from batchscope.training import memory_use
 from batchscope.training.features import FeatureStore
 from batchscope.training.memory import shortage_of
@@ -18,6 +18,7 @@ from batchscope.training.memory_use import MemoryMeter, peak_since_reset, reset_
 from batchscope.training.rehearsal import rehearse, time_blocks
 from batchscope.training.trial import Trainer
 from run_samples import small_study
+from timeless import without_time
 from tiny import TRAINING, stage, tiny_data
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux resets high-water marks")
@@ -128,10 +129,6 @@ def test_what_tensorflow_could_not_have_is_told():
     assert shortage_of(ValueError("alloc")) is None
 
 
-def without_time(records: list[EpochRecord]) -> list[EpochRecord]:
-    return [replace(record, seconds=0.0) for record in records]
-
-
 @pytest.mark.keras
 def test_each_stage_is_measured_with_what_ends_it_and_no_figure_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -162,7 +159,8 @@ def test_each_stage_is_measured_with_what_ends_it_and_no_figure_changes(
         assert len(one.seconds) >= 3
         assert min(one.seconds) > 0
         assert one.memory[0].peak > 100 * MIB
-    # The head's features are small; the whole network takes far longer for an example.
-    assert np.median(found[1].seconds) > np.median(found[0].seconds)
+    # What each is fed: the head's features, and the images for the whole network.
+    fed = [trainer.shown(planned).take(np.arange(2))[0].shape for planned in trainer.stages(trial)]
+    assert fed == [(2, 1024), (2, 32, 32, 3)]
     after = [replace(record, probes={}) for record in trainer.run(trial)]
     assert without_time(after) == without_time(before)

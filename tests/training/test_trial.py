@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from batchscope.records import BatchProgress, EpochRecord, Trial
 from batchscope.schedule import StageStart
 from batchscope.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from batchscope.training.trial import Trainer
+from timeless import without_time
 from tiny import TRAINING, stage, tiny_data
 
 pytestmark = [pytest.mark.keras, pytest.mark.usefixtures("small_net")]
@@ -35,13 +35,6 @@ def trainer(small_net: str) -> Trainer:
 @pytest.fixture(scope="module")
 def finished(trainer: Trainer) -> list[EpochRecord]:
     return list(trainer.run(Trial(batch_size=8, replicate=1)))
-
-
-def without_time(records: Sequence[EpochRecord]) -> list[EpochRecord]:
-    return [
-        replace(record, seconds=0.0, probes={**record.probes, "probe_seconds": 0.0} if record.probes else {})
-        for record in records
-    ]
 
 
 def test_counts_run_on_through_the_stages(finished: list[EpochRecord]):

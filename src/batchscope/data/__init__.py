@@ -8,7 +8,7 @@ from batchscope.data.loading import load_dataset
 from batchscope.data.prepared import TrainingData
 from batchscope.data.resize import resize
 from batchscope.data.sample import encoded_png, sample_rows
-from batchscope.data.split import Split, selection_rows, split_dataset, split_of
+from batchscope.data.split import Split, selection_of, split_dataset, split_of
 from batchscope.data.synthetic import generate_cacti
 
 __all__ = [
@@ -25,7 +25,7 @@ __all__ = [
     "load_dataset",
     "resize",
     "sample_rows",
-    "selection_rows",
+    "selection_of",
     "split_dataset",
     "split_of",
     "write_cacti",

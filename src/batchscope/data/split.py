@@ -13,8 +13,9 @@ from sklearn.utils import resample
 from batchscope.data.dataset import Dataset
 from batchscope.data.problems import first_ten
 from batchscope.errors import DataError
+from batchscope.spec import Study
 
-__all__ = ["Split", "selection_rows", "split_dataset", "split_of", "stratified_subset"]
+__all__ = ["Split", "selection_of", "split_dataset", "split_of", "stratified_subset"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,23 +83,24 @@ def split_dataset(
     return split
 
 
-def selection_rows(
-    labels: NDArray[np.int64], validation: NDArray[np.int64], share: float, seed: int
-) -> NDArray[np.int64]:
+def selection_of(study: Study, labels: NDArray[np.int64], validation: NDArray[np.int64]) -> NDArray[np.int64]:
     """Those of the validation examples by which a learning rate is chosen, and which validate nothing else.
 
     Args:
+        study: Says how much of the validation part, and gives the seed of the stratified choice.
         labels: Class of each example of the dataset.
         validation: Rows of the validation part.
-        share: How much of it, above 0 and below 1.
-        seed: Of the stratified choice.
 
     Returns:
-        Rows in ascending order; the rest of `validation` is what validates.
+        Rows in ascending order, none without a grid of learning rates; the rest of `validation` is what
+        validates.
 
     Raises:
         DataError: A class has too few images to be in both.
     """
+    if study.grid is None:
+        return np.array([], dtype=np.int64)
+    share, seed = study.data.selection_share, study.data.split_seed
     try:
         chosen, rest = train_test_split(
             validation, train_size=share, random_state=seed, stratify=labels[validation]

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["ask_to_end", "bearers", "end_all", "folder_mark", "mark_settings", "new_mark", "own_mark"]
+__all__ = ["ask_to_end", "bearers", "end_all", "mark_settings", "new_mark", "own_mark", "run_mark"]
 
 _VARIABLE = "BATCHSCOPE_MARKS"
 _PROCESSES = Path("/proc")
@@ -24,14 +24,22 @@ _TRIES = 100
 _POLL_SECONDS = 0.02
 
 
-def folder_mark(folder: Path) -> str:
-    """Begins all marks of workers of the run whose folder this is, wherever it is named from."""
-    return hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+def run_mark(identity: str, folder: Path) -> str:
+    """Begins all marks of a run's workers.
+
+    Neither will do alone. The same path may be another folder: later, or in another container that shares
+    the processes. A copy of a run's folder has the same identity.
+
+    Args:
+        identity: Drawn at random for the run.
+        folder: The run's, wherever it is named from.
+    """
+    return hashlib.sha256(identity.encode() + b"\0" + os.fsencode(folder.resolve())).hexdigest()[:16]
 
 
-def new_mark(folder: Path) -> str:
-    """A mark for one worker of a run."""
-    return f"{folder_mark(folder)}-{uuid.uuid4().hex}"
+def new_mark(of_run: str) -> str:
+    """A mark for one worker of a run, given the run's."""
+    return f"{of_run}-{uuid.uuid4().hex}"
 
 
 def mark_settings(mark: str) -> Mapping[str, str]:
@@ -54,14 +62,9 @@ def bearers(mark: str) -> list[int]:
     """
     if not mark:
         return []
-    wanted = [f"{sign}{mark}".encode() for sign in "=,"]
     above = _lineage()
-    found = []
-    for entry in _PROCESSES.glob("[0-9]*"):
-        settings = _settings(entry)
-        if any(sought in settings for sought in wanted) and int(entry.name) not in above:
-            found.append(int(entry.name))
-    return found
+    running = (int(entry.name) for entry in _PROCESSES.glob("[0-9]*"))
+    return [pid for pid in running if _bears(pid, mark) and pid not in above]
 
 
 def ask_to_end(mark: str) -> None:
@@ -74,9 +77,9 @@ def ask_to_end(mark: str) -> None:
         return
     os.killpg(0, signal.SIGTERM)
     for pid in bearers(mark):
-        with suppress(ProcessLookupError, PermissionError):
+        with suppress(ProcessLookupError):
             if os.getpgid(pid) != group:  # the others have been asked
-                os.kill(pid, signal.SIGTERM)
+                _signal(pid, mark, signal.SIGTERM)
 
 
 def end_all(mark: str, grace: float = 0.0) -> None:
@@ -89,16 +92,42 @@ def end_all(mark: str, grace: float = 0.0) -> None:
         if not found:
             return
         for pid in found:
-            # It may have ended since, or run with the rights of somebody else.
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+            _signal(pid, mark, signal.SIGKILL)
         time.sleep(_POLL_SECONDS)
 
 
-def _settings(process: Path) -> bytes:
+def _signal(pid: int, mark: str, number: signal.Signals) -> None:
+    """Signals a process that bears a mark; by now it may have ended, and its number be another's.
+
+    The signal goes through a handle that was open before the look, so that it reaches who was looked at
+    or nobody. Where there are no handles (Linux before 5.3), the number may change hands between the two.
+    """
+    handle = None
+    try:
+        with suppress(AttributeError, OSError):
+            handle = os.pidfd_open(pid)
+        if not _bears(pid, mark):
+            return
+        # It may have ended since, or run with the rights of somebody else.
+        with suppress(ProcessLookupError, PermissionError):
+            if handle is None:
+                os.kill(pid, number)
+            else:
+                signal.pidfd_send_signal(handle, number)
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _bears(pid: int, mark: str) -> bool:
+    settings = _settings(pid)
+    return any(f"{sign}{mark}".encode() in settings for sign in "=,")
+
+
+def _settings(pid: int) -> bytes:
     """The line of the environment that holds the marks; empty where it may not be read or has none."""
     try:
-        content = (process / "environ").read_bytes()
+        content = (_PROCESSES / str(pid) / "environ").read_bytes()
     except OSError:
         return b""
     begin = f"{_VARIABLE}=".encode()

@@ -20,8 +20,8 @@ def code_sha256(source: str) -> str:
     """SHA-256, in hexadecimal digits, of Python code as it is executed.
 
     Comments, docstrings and layout count for nothing. What is no whole program, as the lines of a
-    lambda within an expression may be none, is taken as it is written. Simplified: code is written
-    down again by Python itself, which another version of it may do in another way.
+    lambda within an expression may be none, is taken as it is written. Other versions of Python give the
+    same, but where they understand the code otherwise.
     """
     try:
         with warnings.catch_warnings():
@@ -30,10 +30,32 @@ def code_sha256(source: str) -> str:
         for node in ast.walk(tree):
             if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
                 node.body = node.body[1:] or [ast.Pass()]
-        source = ast.unparse(tree)
+        written = _written(tree)
     except (SyntaxError, ValueError, RecursionError):
-        pass
-    return _sha256(source.encode(errors="surrogatepass"))
+        written = source
+    return _sha256(written.encode(errors="surrogatepass"))
+
+
+def _written(part: object) -> str:
+    """A part of a syntax tree, without fields that are empty: newer versions of Python add such ones."""
+    match part:
+        case ast.JoinedStr(values=pieces):
+            # Python 3.12 has empty ones in formats.
+            full = [piece for piece in pieces if not (isinstance(piece, ast.Constant) and piece.value == "")]
+            return f"JoinedStr({_written(full)})"
+        case ast.AST():
+            told = [
+                f"{name}={_written(value)}"
+                for name, value in ast.iter_fields(part)
+                if value not in (None, []) and name != "kind"  # the u of u"", which does nothing
+            ]
+            return f"{type(part).__name__}({' '.join(told)})"
+        case list():
+            return f"[{' '.join(map(_written, part))}]"
+        case str():
+            return ascii(part)  # what else can be printed is another matter in each version
+        case _:
+            return repr(part)
 
 
 def command_sha256(command: str) -> str | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from batchscope.errors import RunFolderError, StudyError
 from batchscope.loading import difference, dump_study, parse_study, read_toml
 from batchscope.masking import masked
+from batchscope.own.leftovers import end_all, run_mark
 from batchscope.own_study import AnyStudy, CommandStudy
 from batchscope.records import Trial
 from batchscope.replacing import replacing
@@ -77,6 +78,15 @@ class RunFolder:
     def trial_folder(self, trial: Trial) -> Path:
         """Where code of one's own keeps a trial's state while it is unfinished."""
         return self.checkpoints / trial.name
+
+    def mark(self, store: Store) -> str:
+        """Begins the marks of workers that carry out code of one's own; empty ahead of the first session.
+
+        Args:
+            store: The run's results.
+        """
+        identity = store.identity()
+        return "" if identity is None else run_mark(identity, self.path)
 
     def forget(self, trial: Trial) -> None:
         """Deletes the state of a finished trial; where the file system will not, it harms nothing."""
@@ -145,8 +155,12 @@ class RunFolder:
     def _begin_again(self, study: AnyStudy) -> None:
         """Puts another study in the place of one that never stored an epoch.
 
-        The other's checkpoints go with it: an epoch may be in one that never reached the store.
+        The other's checkpoints go with it: an epoch may be in one that never reached the store. So does
+        what a session of it that was killed has left running, which would write into them.
         """
+        if self.database.exists():
+            with Store(self.database) as store:
+                end_all(self.mark(store))
         try:
             for folder in (self.checkpoints, self.cache):
                 if folder.exists():

@@ -81,6 +81,7 @@ def execute(
     logs: Path,
     layouts: Sequence[Layout],
     more: More = _no_more,
+    mark: str = "",
 ) -> None:
     """Carries out jobs, each in one of the worker processes, until none is left and no more come.
 
@@ -97,6 +98,7 @@ def execute(
             the fastest taken. No more workers are started than there are jobs.
         more: Gives jobs that come up while others are carried out, such as those that the results of these
             call for; asked from this thread whenever a worker is free.
+        mark: The run's, as for `Pool`.
 
     Raises:
         BatchscopeError: A worker cannot be started or refuses what it is set up with, or none of
@@ -104,7 +106,7 @@ def execute(
     """
     if not jobs:
         return
-    with Pool(set_up, logs) as pool:
+    with Pool(set_up, logs, mark) as pool:
         if len(layouts) > 1:
             rates, crew = measure(layouts, pool, sink.ready)
             layout = fastest(rates)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from batchscope.errors import Problem, RunFolderError, StudyError
 from batchscope.masking import masked
 from batchscope.own.function import PackedFunction
-from batchscope.own.leftovers import bearers, end_all, folder_mark
+from batchscope.own.leftovers import bearers, end_all
 from batchscope.own.source import command_sha256
 from batchscope.own_study import AnyOwnStudy, AnyStudy, CommandStudy, FunctionStudy
 from batchscope.records import Trial
@@ -39,18 +39,30 @@ def epochs_left(study: AnyOwnStudy, store: Store) -> dict[Trial, float]:
     }
 
 
-def end_leftovers(place: RunFolder) -> str | None:
+def end_leftovers(mark: str) -> list[str]:
     """Ends what a session that was killed has left running, and says what to tell of it.
 
     Args:
-        place: The run's folder, held by this process: who bears its mark is of an earlier one.
+        mark: The run's, whose folder is held by this process: who bears it is of an earlier one.
     """
-    mark = folder_mark(place.logs)
-    found = bearers(mark)
+    found = set(bearers(mark))
     if not found:
-        return None
+        return []
     end_all(mark)
-    return f"ended what an earlier session had left running: {', '.join(map(str, sorted(found)))}"
+    staying = set(bearers(mark))
+    notes = []
+    if ended := found - staying:
+        notes.append(f"ended what an earlier session had left running: {_listed(ended)}")
+    if staying:
+        notes.append(
+            f"what an earlier session had left running could not be ended: {_listed(staying)}; it may still "
+            "write into the run's folder: end it by hand"
+        )
+    return notes
+
+
+def _listed(processes: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(processes)))
 
 
 def own_set_up(study: AnyOwnStudy, place: RunFolder, function: PackedFunction | None) -> AnyOwnSetUp:

@@ -8,10 +8,17 @@ from collections.abc import Sequence
 from batchscope.errors import DataError
 from batchscope.own_study import AnyStudy
 from batchscope.records import Trial
-from batchscope.schedule import schedule
+from batchscope.schedule import StageSchedule, schedule
 from batchscope.spec import Study
 
-__all__ = ["check_sizes", "examples_per_trial", "plan_trials", "replicate_of"]
+__all__ = [
+    "check_sizes",
+    "check_warmup",
+    "examples_per_trial",
+    "over_before_warm",
+    "plan_trials",
+    "replicate_of",
+]
 
 
 def plan_trials(study: AnyStudy) -> list[Trial]:
@@ -58,18 +65,42 @@ def check_sizes(study: Study, training: int, validation: int) -> None:
             f'{largest} and {validation} validation examples; set last_batch = "keep" or take more examples'
         )
     for size in sorted(study.batch_sizes):
-        _check_warmups(study, size, training)
+        check_warmup(study, size, training)
 
 
-def _check_warmups(study: Study, batch_size: int, training: int) -> None:
+def check_warmup(study: Study, batch_size: int, training: int) -> None:
+    """Refuses a batch size with a stage that is too short to warm up.
+
+    Args:
+        study: As for `over_before_warm`, like the others.
+        batch_size: Examples per update.
+        training: Number of training examples.
+
+    Raises:
+        DataError: It has one.
+    """
+    planned = over_before_warm(study, batch_size, training)
+    if planned is not None:
+        raise DataError(
+            f"a warm-up must not be longer than its stage, but at batch size {batch_size} that of the "
+            f"stage {planned.stage.name} takes {planned.warmup:,} updates and the stage has "
+            f"{planned.updates:,}; "
+            "shorten the warm-up, lengthen the stage or leave out the batch size"
+        )
+
+
+def over_before_warm(study: Study, batch_size: int, training: int) -> StageSchedule | None:
+    """The first stage of known length that is over before its learning rate is warmed up.
+
+    Args:
+        study: The study, whose own batch sizes do not matter.
+        batch_size: Examples per update.
+        training: Number of training examples, at least `batch_size`.
+    """
     for planned in schedule(study, batch_size, training):
         if planned.updates is not None and planned.warmup > planned.updates:
-            raise DataError(
-                f"a warm-up must not be longer than its stage, but at batch size {batch_size} that of the "
-                f"stage {planned.stage.name} takes {planned.warmup:,} updates and the stage has "
-                f"{planned.updates:,}; "
-                "shorten the warm-up, lengthen the stage or leave out the batch size"
-            )
+            return planned
+    return None
 
 
 def examples_per_trial(study: Study, training: int) -> dict[int, float]:

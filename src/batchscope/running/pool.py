@@ -19,7 +19,7 @@ from batchscope.masking import masked
 from batchscope.own.leftovers import end_all, mark_settings, new_mark
 from batchscope.records import EpochRecord, Trial
 from batchscope.running.machine import thread_settings
-from batchscope.running.messages import AnySetUp, Message, SetUp, receive, send
+from batchscope.running.messages import AnySetUp, Message, receive, send
 from batchscope.running.stopping import held
 
 __all__ = ["Job", "Pool", "Worker"]
@@ -134,10 +134,12 @@ class Pool:
     Args:
         set_up: What each of them is told first.
         logs: Folder for what they print.
+        mark: The run's, which begins those of workers that carry out somebody's own code; empty for
+            Keras' workers, which start nothing and have none.
     """
 
-    def __init__(self, set_up: AnySetUp, logs: Path) -> None:
-        self._set_up, self._logs = set_up, logs
+    def __init__(self, set_up: AnySetUp, logs: Path, mark: str = "") -> None:
+        self._set_up, self._logs, self._mark = set_up, logs, mark
         self._workers: list[Worker] = []
         self._started = 0
         self._inbox: queue.SimpleQueue[Heard] = queue.SimpleQueue()
@@ -160,7 +162,7 @@ class Pool:
     def _start(self, threads: int) -> Worker:
         self._started += 1
         log = self._logs / f"worker-{self._started}.log"
-        mark = "" if isinstance(self._set_up, SetUp) else new_mark(self._logs)
+        mark = new_mark(self._mark) if self._mark else ""
         try:
             self._logs.mkdir(parents=True, exist_ok=True)
             with log.open("wb") as sink:

@@ -146,8 +146,8 @@ class _Renewing(Protocol):
     def __enter__(self) -> object:
         """Begins to show."""
 
-    def update(self, content: RenderableType, /) -> None:
-        """Shows something else."""
+    def update(self, content: RenderableType, /, *, refresh: bool = False) -> None:
+        """Shows something else: at once, or when it is time to, and what has been replaced by then never."""
 
     def stop(self) -> None:
         """Takes away what is shown."""
@@ -217,6 +217,7 @@ class LiveDisplay(Silent):
             f"{progress.stage}  epoch {progress.epoch}, "
             f"{progress.examples / progress.total:.0%}  accuracy {progress.accuracy:.4f}  "
             f"{_rate(progress.examples, progress.seconds)}",
+            at_once=False,
         )
 
     def epoch(self, trial: Trial, record: EpochRecord) -> None:
@@ -230,18 +231,18 @@ class LiveDisplay(Silent):
         self._course.ended(trial)
         del self._running[trial]
         self._trials.advance(self._task)
-        self._live.update(self._render())
+        self._live.update(self._render(), refresh=True)
         if state is not TrialState.COMPLETE:
             self.note(f"{trial.name} {state}")
         if error:
             self.note(error)
 
-    def _show(self, trial: Trial, text: str) -> None:
+    def _show(self, trial: Trial, text: str, *, at_once: bool = True) -> None:
         self._running[trial] = Text(f"{trial.name}  {text}", overflow="ellipsis", no_wrap=True)
         together = f", {self._course.examples_per_second():.0f} examples/s" if len(self._running) > 1 else ""
         left = _duration(self._course.seconds_left())
         self._trials.update(self._task, left=left, pace=together)
-        self._live.update(self._render())
+        self._live.update(self._render(), refresh=at_once)
 
     def _render(self) -> Group:
         return Group(self._trials, *(self._running.values() or [Text("setting up")]))

@@ -16,7 +16,7 @@ from batchscope.data import (
     encoded_png,
     load_dataset,
     sample_rows,
-    selection_rows,
+    selection_of,
     split_of,
 )
 from batchscope.errors import RunFolderError
@@ -75,8 +75,8 @@ def run_study(
     place = RunFolder(folder)
     own = None if isinstance(study, Study) else own_set_up(study, place, function)
     with place.claim(study) as store, watcher:
-        if own is not None and (ended := end_leftovers(place)):
-            watcher.note(ended)
+        for told in [] if own is None else end_leftovers(place.mark(store)):
+            watcher.note(told)
         statuses = store.trials()
         finished = bool(statuses) and all(status.state.is_finished() for status in statuses)
         if finished and not additions(study, store):
@@ -190,7 +190,8 @@ class _Training:
             self.watcher.added({trial: left[trial] for trial in trials})
             return [self._job(trial) for trial in trials]
 
-        execute(self._set_up(room), self._jobs(), recorder, self.place.logs, choice.layouts, more)
+        mark = self.place.mark(self.store) if own_code else ""
+        execute(self._set_up(room), self._jobs(), recorder, self.place.logs, choice.layouts, more, mark)
 
     def _left(self) -> Mapping[Trial, float]:
         """What each unfinished trial has still to do: examples, or of somebody's own code epochs."""
@@ -226,7 +227,8 @@ def _prepare_data(study: Study, place: RunFolder, store: Store, watcher: Watcher
     """Reads the examples, makes sure that they are those the run began with, and caches them."""
     dataset = load_dataset(study.data, study.model.image_size, study.model.interpolation)
     split = split_of(dataset, study.data.validation_share, study.data.split_seed)
-    check_sizes(study, len(split.training), _validating(study, dataset, split))
+    choosing = selection_of(study, dataset.labels, split.validation)
+    check_sizes(study, len(split.training), len(split.validation) - len(choosing))
     fingerprint, known = dataset.fingerprint(), store.data()
     if known is not None and known[0].fingerprint != fingerprint:
         raise RunFolderError(
@@ -243,16 +245,6 @@ def _prepare_data(study: Study, place: RunFolder, store: Store, watcher: Watcher
         TrainingData(dataset.inputs, dataset.labels, split, dataset.classes).save(place.cache)
     except OSError as error:
         raise RunFolderError(f"{place.cache}: the data must find room here, but: {error}") from error
-
-
-def _validating(study: Study, dataset: Dataset, split: Split) -> int:
-    """Examples that validation rests on: with a grid of learning rates, those that do not choose one."""
-    if study.grid is None:
-        return len(split.validation)
-    choosing = selection_rows(
-        dataset.labels, split.validation, study.data.selection_share, study.data.split_seed
-    )
-    return len(split.validation) - len(choosing)
 
 
 def _summary(dataset: Dataset, split: Split, fingerprint: str) -> DataSummary:

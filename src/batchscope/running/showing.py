@@ -53,10 +53,10 @@ class _Output:
 
         self._handle = display(_as_output(self._content), raw=True, display_id=True)  # type: ignore[no-untyped-call]
 
-    def update(self, content: RenderableType) -> None:
-        """Shows something else, a few times a second at most."""
+    def update(self, content: RenderableType, *, refresh: bool = False) -> None:
+        """Shows something else: at once, or a few times a second at most."""
         now = time.monotonic()
-        if now - self._drawn >= _REDRAWN_SECONDS:
+        if refresh or now - self._drawn >= _REDRAWN_SECONDS:
             self._drawn = now
             self._handle.update(_as_output(content), raw=True)
 

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import math
 import tempfile
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from batchscope.data import TrainingData, load_dataset, selection_rows, split_of
+from batchscope.data import TrainingData, load_dataset, selection_of, split_of
 from batchscope.errors import Problem, StudyError, TrainingError
 from batchscope.loading import parse_study
+from batchscope.model_spec import BUILT_IN
 from batchscope.records import SizesTried, Trial, TriedSize
 from batchscope.running.features import room_for_features
 from batchscope.running.machine import look_around
 from batchscope.running.messages import Fatal, Message, Ready, Rehearse, Rehearsed, SetUp, TooLarge
+from batchscope.running.plan import check_warmup, over_before_warm
 from batchscope.running.pool import Pool, Worker
 from batchscope.running.progress import Watcher
 from batchscope.running.provenance import surroundings
-from batchscope.spec import Study
+from batchscope.spec import NOISE_BATCHES, Stage, Study
 
 __all__ = ["Bound", "SizingOptions", "at_batch_size", "bound_of", "search", "try_sizes"]
 
@@ -96,11 +99,8 @@ def try_sizes(study: Study, options: SizingOptions, watcher: Watcher) -> SizesTr
     watcher.note(f"reading the data of {study.data.source}")
     dataset = load_dataset(study.data, study.model.image_size, study.model.interpolation)
     split = split_of(dataset, study.data.validation_share, study.data.split_seed)
-    choosing = 0
-    if study.grid is not None:
-        share, seed = study.data.selection_share, study.data.split_seed
-        choosing = len(selection_rows(dataset.labels, split.validation, share, seed))
-    bound = bound_of(study, options, len(split.training), len(split.validation) - choosing)
+    choosing = selection_of(study, dataset.labels, split.validation)
+    bound = bound_of(study, options, len(split.training), len(split.validation) - len(choosing))
     with _bench(study, options.seconds, watcher) as bench:
         try:
             TrainingData(dataset.inputs, dataset.labels, split, dataset.classes).save(bench.data)
@@ -122,21 +122,48 @@ def bound_of(study: Study, options: SizingOptions, training: int, validation: in
 
     Raises:
         StudyError: It is smaller than the smallest that was asked for.
+        DataError: At that a stage would be over before its learning rate is warmed up.
     """
     bounds = [(options.high, "the end of the range that was asked for")]
     bounds += [] if options.most is None else [(options.most, "the largest that was allowed")]
-    bounds.append((training, "the number of training examples"))
+    bounds += _bounds_of_data(study, training, validation)
+    size, reason = min(bounds, key=lambda bound: bound[0])
+    if size < options.low:
+        rule = f"must begin at no more than {reason}, {size}"
+        raise StudyError("probe", [Problem("batch_sizes", rule, str(options.low))])
+    check_warmup(study, options.low, training)
+    if over_before_warm(study, size, training) is not None:
+        above = range(options.low + 1, size)
+        size = options.low + bisect_left(
+            above, x=True, key=lambda one: over_before_warm(study, one, training) is not None
+        )
+        reason = "the largest batch size at which no stage is over before its learning rate is warmed up"
+    step = math.lcm(*(stage.ghost_batch or 1 for stage in study.stages))
+    return Bound(size, reason, step)
+
+
+def _bounds_of_data(study: Study, training: int, validation: int) -> list[tuple[int, str]]:
+    """Batch sizes that the numbers of examples allow, each with what it is."""
+    bounds = [(training, "the number of training examples")]
     if study.last_batch == "drop":
         bounds.append((validation, 'the number of validation examples, with last_batch = "drop"'))
     for stage in study.stages:
         if stage.examples is not None:
             bounds.append((stage.examples, f"the examples that the stage {stage.name} presents"))
-    size, reason = min(bounds, key=lambda bound: bound[0])
-    if size < options.low:
-        rule = f"must begin at no more than {reason}, {size}"
-        raise StudyError("probe", [Problem("batch_sizes", rule, str(options.low))])
-    step = math.lcm(*(stage.ghost_batch or 1 for stage in study.stages))
-    return Bound(size, reason, step)
+        if _takes_noise_of_batches(study, stage) and stage.ghost_batch is None:
+            told = f'a third of the training examples, for extra_probes = ["gradient_noise"] in {stage.name}'
+            bounds.append((training // NOISE_BATCHES, told))
+    return bounds
+
+
+def _takes_noise_of_batches(study: Study, stage: Stage) -> bool:
+    """Whether the probe of gradient noise takes the trial's batches in a stage, and not smaller ones.
+
+    Simplified: a backbone and a network of one's own are taken to have BatchNorm, which only a process
+    with Keras knows; the built-in ones have none.
+    """
+    has_batchnorm = study.model.network not in BUILT_IN
+    return has_batchnorm and "gradient_noise" in study.extra_probes and stage.batchnorm == "batch"
 
 
 def search(low: int, bound: Bound, try_size: Callable[[int], TriedSize]) -> list[TriedSize]:
@@ -266,13 +293,20 @@ def _no_room(where: object, error: OSError) -> TrainingError:
 def at_batch_size(study: Study, batch_size: int) -> Study:
     """The study as it would have to be to train with this batch size alone.
 
-    Probes by the batch need as many images as a batch has, so there are no fewer.
+    Probes by the batch need as many images as a batch has, and that of gradient noise those of three
+    batches, so there are no fewer.
 
     Raises:
         StudyError: It cannot be.
     """
     raw = study.model_dump(mode="json", exclude_none=True)
-    changed = {"batch_sizes": [batch_size], "probe_images": max(study.probe_images, batch_size)}
+    by_noise = [
+        NOISE_BATCHES * (stage.ghost_batch or batch_size)
+        for stage in study.stages
+        if _takes_noise_of_batches(study, stage)
+    ]
+    probe_images = max(study.probe_images, batch_size, *by_noise)
+    changed = {"batch_sizes": [batch_size], "probe_images": probe_images}
     resolved = parse_study(raw | changed, study.name)
     if not isinstance(resolved, Study):
         raise TypeError(f"a study of Keras must stay one, but became {resolved!r}")

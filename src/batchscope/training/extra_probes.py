@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchscope.errors import TrainingError
-from batchscope.spec import Stage, Study
+from batchscope.spec import NOISE_BATCHES, Stage, Study
 from batchscope.training.derivatives import Derivatives
-from batchscope.training.gradient_noise import FEWEST_BATCHES, measure_noise
+from batchscope.training.gradient_noise import measure_noise
 from batchscope.training.network import Network, set_trainable
-from batchscope.training.recalibration import averages_kept, batchnorm_layers
+from batchscope.training.recalibration import averages_kept, batchnorm_layers, normalises_by_the_batch
+from batchscope.training.rewriting import is_kerass_batchnorm
 from batchscope.training.sharpness import box_sharpness, top_eigenvalue
 from batchscope.training.sources import ReadySource, Source
 from batchscope.training.stage_program import StageProgram, evaluation_model
@@ -59,11 +60,11 @@ class ExtraProbes:
             return {}
         derivatives = self._of(program)
         # Where BatchNorm normalises by the batch, an example has no gradient but as one of a batch.
-        in_batches = _normalises(program.stage, self._network.backbone)
+        in_batches = normalises_by_the_batch(program.stage, self._network.backbone)
         columns: dict[str, float] = {}
         with averages_kept(self._network.backbone), derivatives.weights_kept():
             if "gradient_noise" in self._wanted:
-                size = batch_size if in_batches else min(NOISE_BATCH, len(clean) // FEWEST_BATCHES)
+                size = batch_size if in_batches else min(NOISE_BATCH, len(clean) // NOISE_BATCHES)
                 columns |= _noise_columns(derivatives, clean, size)
             if "sharpness" in self._wanted:
                 columns |= _sharpness_columns(derivatives, clean, batch_size if in_batches else None)
@@ -73,7 +74,7 @@ class ExtraProbes:
         stage = program.stage
         if stage.name not in self._derivatives:
             model = program.evaluator.own_mode.model
-            if _normalises(stage, self._network.backbone):
+            if normalises_by_the_batch(stage, self._network.backbone):
                 model = evaluation_model(self._network, "twice_differentiable")
             self._derivatives[stage.name] = Derivatives(model)
         return self._derivatives[stage.name]
@@ -88,7 +89,8 @@ def check_extra_probes(study: Study, network: Network, probed: int) -> None:
         probed: How many training images probes look at.
 
     Raises:
-        TrainingError: The backend is not TensorFlow, or the images fill too few batches.
+        TrainingError: The backend is not TensorFlow, the images fill too few batches, or the network's
+            layers or weights do not allow it.
     """
     if not study.extra_probes:
         return
@@ -99,6 +101,8 @@ def check_extra_probes(study: Study, network: Network, probed: int) -> None:
             "KERAS_BACKEND=tensorflow or leave extra_probes out"
         )
     for stage in study.stages:
+        if normalises_by_the_batch(stage, network.backbone):
+            _check_batchnorms(stage, network)
         if "gradient_noise" in study.extra_probes:
             _check_batches(study, stage, network, probed)
         if "sharpness" in study.extra_probes:
@@ -109,14 +113,26 @@ def check_extra_probes(study: Study, network: Network, probed: int) -> None:
 
 def _check_batches(study: Study, stage: Stage, network: Network, probed: int) -> None:
     together = 1
-    if _normalises(stage, network.backbone):
+    if normalises_by_the_batch(stage, network.backbone):
         together = stage.ghost_batch or max(study.batch_sizes)
-    needed = FEWEST_BATCHES * together
+    needed = NOISE_BATCHES * together
     if probed < needed:
         raise TrainingError(
-            f'extra_probes = ["gradient_noise"] needs {FEWEST_BATCHES} batches of training images, '
+            f'extra_probes = ["gradient_noise"] needs {NOISE_BATCHES} batches of training images, '
             f"{needed} images for stages.{stage.name} at the largest batch size, but probes look at "
             f"{probed}; set probe_images higher if there are as many training images, or leave the probe out"
+        )
+
+
+def _check_batchnorms(stage: Stage, network: Network) -> None:
+    """Refuses BatchNorm that `SmoothBatchNorm` would not compute as it does itself."""
+    other = [layer for layer in batchnorm_layers(network.backbone) if not is_kerass_batchnorm(layer)]
+    if other:
+        raise TrainingError(
+            "extra_probes compute BatchNorm over the batch anew, as Keras' own layer does without an "
+            f"activity_regularizer, but {network.backbone.name} has {len(other)} that are not so, first "
+            f'{other[0].name}, a {type(other[0]).__name__}; set batchnorm = "inference" in '
+            f"stages.{stage.name}, or leave extra_probes out"
         )
 
 
@@ -143,11 +159,6 @@ def _check_layers(network: Network) -> None:
             f"LayerNormalization and GroupNormalization, but {network.backbone.name} has {len(found)} of "
             f"them, first {found[0]}; leave the probe out"
         )
-
-
-def _normalises(stage: Stage, backbone: keras.Model) -> bool:
-    """Whether what the network makes of an example depends on the others of its batch."""
-    return stage.batchnorm == "batch" and bool(batchnorm_layers(backbone))
 
 
 def _noise_columns(derivatives: Derivatives, clean: Source, batch_size: int) -> dict[str, float]:

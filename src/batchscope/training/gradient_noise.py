@@ -20,10 +20,7 @@ from numpy.typing import NDArray
 from batchscope.training.derivatives import Derivatives
 from batchscope.training.sources import Source
 
-__all__ = ["FEWEST_BATCHES", "GradientNoise", "estimate_noise", "measure_noise"]
-
-FEWEST_BATCHES = 3
-"""Two give both estimates, a third their uncertainty."""
+__all__ = ["GradientNoise", "estimate_noise", "measure_noise"]
 
 Floats = NDArray[np.float64]
 
@@ -58,7 +55,7 @@ def measure_noise(derivatives: Derivatives, source: Source, batch_size: int) -> 
     Args:
         derivatives: Of the network in the mode of training.
         source: The examples, in random order. They are taken for independent draws.
-        batch_size: b; at least `FEWEST_BATCHES` batches must be full.
+        batch_size: b; at least `NOISE_BATCHES` batches must be full.
     """
     order = np.arange(len(source) - len(source) % batch_size)
     mean = derivatives.gradients(source, order, batch_size).gradient

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchscope.errors import TrainingError
+from batchscope.spec import Stage
 from batchscope.training.graphs import nodes_of
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "hidden_batchnorms",
     "images_that_fit",
     "lag",
+    "normalises_by_the_batch",
     "population_moments",
     "use_moments",
 ]
@@ -61,6 +63,11 @@ class Moments:
 def batchnorm_layers(backbone: keras.Model) -> list[keras.layers.BatchNormalization]:
     """The backbone's BatchNorm layers, in the order of its list of layers."""
     return [layer for layer in backbone.layers if isinstance(layer, keras.layers.BatchNormalization)]
+
+
+def normalises_by_the_batch(stage: Stage, backbone: keras.Model) -> bool:
+    """Whether what the network makes of an example depends, in training, on the others of its batch."""
+    return stage.batchnorm == "batch" and bool(batchnorm_layers(backbone))
 
 
 def hidden_batchnorms(backbone: keras.Model) -> int:

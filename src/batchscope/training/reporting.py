@@ -14,12 +14,21 @@ __all__ = ["OnBatch", "counting_on", "reporter"]
 OnBatch = Callable[[BatchProgress], None]
 
 
-def reporter(stage: str, epoch: int, total: int, on_batch: OnBatch) -> OnStep:
-    """Tells where the epoch stands."""
+def reporter(stage: str, epoch: int, total: int, on_batch: OnBatch, trained: float) -> OnStep:
+    """Tells where the epoch stands, from a part of it on that begins now.
+
+    Args:
+        stage: The stage's name.
+        epoch: Counted on through the stages.
+        total: Examples of the epoch.
+        on_batch: Told.
+        trained: Seconds of training in the parts before this one.
+    """
     start = time.perf_counter()
 
     def on_step(examples: int, accuracy: float) -> None:
-        on_batch(BatchProgress(stage, epoch, examples, total, accuracy, time.perf_counter() - start))
+        seconds = trained + time.perf_counter() - start
+        on_batch(BatchProgress(stage, epoch, examples, total, accuracy, seconds))
 
     return on_step
 

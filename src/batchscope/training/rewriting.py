@@ -20,7 +20,7 @@ import keras
 from batchscope.training.graphs import draws_random_numbers, nodes_of
 from batchscope.training.network import FixedMode
 
-__all__ = ["Mode", "rewrite"]
+__all__ = ["Mode", "is_kerass_batchnorm", "rewrite"]
 
 Tensor = Any  # of whatever backend Keras runs on
 Mode = Literal["batch", "inference", "steady", "twice_differentiable"]
@@ -36,7 +36,8 @@ def rewrite(model: keras.Model, mode: Mode) -> keras.Model:
             ``training=False``. ``batch``: it normalises by the batch and moves its averages; the
             new model is to be called with ``training=True``. ``steady``: the same, but random layers,
             such as dropout, rest. ``twice_differentiable``: the same, but the averages are
-            left alone, and second derivatives are right (`SmoothBatchNorm`).
+            left alone, and second derivatives are right (`SmoothBatchNorm`). Each of its BatchNorm
+            layers must be Keras' own (`is_kerass_batchnorm`).
 
     Returns:
         A model with the inputs and outputs of `model`.
@@ -248,13 +249,14 @@ def _is_matrix_product(layer: keras.layers.Layer) -> bool:
     )
 
 
+def is_kerass_batchnorm(layer: keras.layers.Layer) -> bool:
+    """Whether the layer is BatchNorm as Keras has it, and nothing that derives from it or does more."""
+    return type(layer) is keras.layers.BatchNormalization and _only_computes(layer)
+
+
 def _is_plain_batchnorm(layer: keras.layers.Layer) -> bool:
-    return (
-        type(layer) is keras.layers.BatchNormalization
-        and len(layer.input.shape) == 4  # images: rows, height, width, channels
-        and layer.axis in (-1, 3)
-        and _only_computes(layer)
-    )
+    images = 4  # rows, height, width, channels
+    return is_kerass_batchnorm(layer) and len(layer.input.shape) == images and layer.axis in (-1, 3)
 
 
 def _only_computes(layer: keras.layers.Layer) -> bool:

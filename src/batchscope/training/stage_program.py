@@ -16,7 +16,7 @@ from batchscope.training.graphs import draws_random_numbers
 from batchscope.training.loops import Loop, make_loop
 from batchscope.training.network import Network, set_trainable
 from batchscope.training.probes import Evaluator
-from batchscope.training.recalibration import batchnorm_layers
+from batchscope.training.recalibration import normalises_by_the_batch
 from batchscope.training.rewriting import Mode, rewrite
 from batchscope.training.sources import ReadySource
 from batchscope.training.warmup import Pace, make_optimizer
@@ -113,7 +113,7 @@ def _make_evaluator(stage: Stage, network: Network, loop: Loop) -> Evaluator:
     """
     backbone = network.backbone
     rests = not any(draws_random_numbers(layer) for layer in backbone.layers)
-    normalises = stage.batchnorm == "batch" and bool(batchnorm_layers(backbone))
+    normalises = normalises_by_the_batch(stage, backbone)
     if stage.batchnorm == "inference" or (rests and not normalises):
         return Evaluator(stored=loop, own_mode=loop)
     stored = make_loop(evaluation_model(network, "inference"))

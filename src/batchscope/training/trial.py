@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from batchscope.data import TrainingData, selection_rows
+from batchscope.data import TrainingData, selection_of
 from batchscope.records import EpochRecord, Trial
 from batchscope.schedule import StageSchedule, StageStart, schedule
 from batchscope.spec import Stage, Study
@@ -80,7 +80,7 @@ class Trainer:
         probed = probe_rows(data.split.training, data.labels, study.probe_images, study.data.split_seed)
         check_extra_probes(study, self._network, len(probed))
         self._extra_probes = ExtraProbes(study, self._network)
-        selection = _selection(study, data)
+        selection = selection_of(study, data.labels, data.split.validation)
         validation = data.split.validation[~np.isin(data.split.validation, selection)]
         self._examples = Examples(feed, data.split.training, validation, selection, probed, study.seed)
         network = self._network
@@ -292,15 +292,17 @@ class Trainer:
     ) -> tuple[Figures, float, dict[str, float]]:
         """An epoch: its figures, seconds of training, and columns of what was measured within it."""
         told, loop = ordered.on_batch, self._program(planned).loop
-        on_step = None if told is None else reporter(planned.stage.name, last.epoch + 1, len(shown), told)
         done: list[tuple[int, Figures]] = []
         seconds, first = 0.0, 0
         within: dict[str, float] = {}
         ends = part_ends(math.ceil(len(shown) / planned.batch_size), self._study.validations_per_epoch)
         for part, end in enumerate(ends, 1):
             positions = shown[first * planned.batch_size : end * planned.batch_size]
+            step = None
+            if told is not None:
+                name, epoch = planned.stage.name, last.epoch + 1
+                step = counting_on(reporter(name, epoch, len(shown), told, seconds), done)
             start = time.perf_counter()
-            step = None if on_step is None else counting_on(on_step, done)
             done.append((len(positions), loop.train(source, positions, planned.forward_batch, step)))
             seconds += time.perf_counter() - start
             if end < ends[-1]:
@@ -369,14 +371,6 @@ def _follows(saved: Checkpoint, trial: Trial, stored_epochs: int) -> bool:
     Older ones miss epochs; newer ones would leave a hole in the history.
     """
     return bool(saved.starts) and saved.trial == trial.name and saved.record.epoch - stored_epochs in (0, 1)
-
-
-def _selection(study: Study, data: TrainingData) -> NDArray[np.int64]:
-    """Rows of the images by which a learning rate is chosen; none without a grid."""
-    if study.grid is None:
-        return np.array([], dtype=np.int64)
-    share, seed = study.data.selection_share, study.data.split_seed
-    return selection_rows(data.labels, data.split.validation, share, seed)
 
 
 def _finite(record: EpochRecord) -> bool:
