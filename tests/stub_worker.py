@@ -52,6 +52,8 @@ def main() -> None:
         hit = at in ("", command.trial.name)
         if what == "die when done":
             wait_for(set_up.data / ("both are at work" if hit else "one is gone"))
+        if what == "be killed last" and hit:
+            wait_for(set_up.data / "another is idle")
         if what == "be killed for good":
             wait_for(set_up.data / ("both are at work" if hit else "three died"))
         send(OUT, carry_out(command, set_up, what if hit else "train"))
@@ -112,7 +114,7 @@ def wait_for(gate: Path) -> None:
 
 
 def misbehave(what: str, command: RunTrial) -> None:
-    if what in ("be killed", "be killed for good"):
+    if what in ("be killed", "be killed last", "be killed for good"):
         os.kill(os.getpid(), signal.SIGKILL)
     elif what == "be cut off":
         whole = pickle.dumps(EpochDone(made_up(2, command.trial.batch_size, 0.5)))

@@ -7,10 +7,20 @@ import re
 import pytest
 
 from batchscope.errors import StudyError
-from batchscope.loading import apply_changes, difference, dump_study, parse_study, parse_targets, read_toml
+from batchscope.loading import (
+    apply_changes,
+    difference,
+    dump_study,
+    extension,
+    parse_study,
+    parse_targets,
+    read_toml,
+)
+from batchscope.own_study import AnyStudy
 from batchscope.recipe import BUDGETS, LearningRate, Until
 from test_loading import MINIMAL, problems
 
+Told = dict[str, object]
 TARGET = {"metric": "val_accuracy", "value": 0.9, "epochs": 50}
 GRID_STAGE = {"name": "one", "trainable": "head", "learning_rate": {"grid": [0.1, 0.2]}, "epochs": 3}
 
@@ -148,7 +158,7 @@ def test_targets_that_cannot_be_are_refused(value: object, rule: str):
     assert rule in str(refused.value)
 
 
-def test_targets_survive_writing_and_are_a_difference():
+def test_targets_survive_writing_and_extend_a_study():
     targets = [{"metric": "val_accuracy", "value": 0.85}, {"metric": "val_loss", "value": 0.5}]
     study = parse_study(read_toml(MINIMAL, "mine.toml") | {"targets": targets}, "mine.toml")
     again = parse_study(read_toml(dump_study(study), "frozen"), "frozen")
@@ -156,7 +166,60 @@ def test_targets_survive_writing_and_are_a_difference():
     assert study.targets == parse_targets(["val_accuracy=0.85", " val_loss = 5e-1"])
     plain = parse_study(read_toml(MINIMAL, "mine.toml"), "mine.toml")
     assert plain.targets is None
-    assert difference(plain, study) == [f"targets: None -> {targets}"]
+    assert (difference(plain, study), extension(plain, study)) == ([], [f"targets: None -> {targets}"])
+    assert extension(study, plain) == [f"targets: {targets} -> None"]
+
+
+SEARCH = {"half_width": 0.01, "max_replicates": 9, "metric": "val_accuracy"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "extends"),
+    [
+        ({"replicates": 2}, {"replicates": 3}, ["replicates: 2 -> 3"]),
+        (
+            {},
+            {"until_ci": SEARCH},
+            [f"until_ci.{key}: absent -> {value}" for key, value in SEARCH.items()],
+        ),
+        (
+            {"until_ci": SEARCH},
+            {"until_ci": SEARCH | {"half_width": 0.1, "max_replicates": 10}},
+            ["until_ci.half_width: 0.01 -> 0.1", "until_ci.max_replicates: 9 -> 10"],
+        ),
+    ],
+)
+def test_a_study_can_be_given_more(before: Told, after: Told, extends: list[str]):
+    old, new = repeated(before), repeated(after)
+    assert (difference(old, new), extension(old, new)) == ([], extends)
+    assert extension(new, new) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "differs"),
+    [
+        ({"replicates": 3}, {"replicates": 2}, ["replicates: 3 -> 2"]),
+        (
+            {"until_ci": SEARCH},
+            {},
+            [f"until_ci.{key}: {value} -> absent" for key, value in SEARCH.items()],
+        ),
+        (
+            {"until_ci": SEARCH},
+            {"until_ci": SEARCH | {"metric": "val_loss", "max_replicates": 8}},
+            ["until_ci.max_replicates: 9 -> 8", "until_ci.metric: val_accuracy -> val_loss"],
+        ),
+    ],
+)
+def test_a_study_of_fewer_replicates_or_of_a_search_that_is_forgotten_is_another(
+    before: Told, after: Told, differs: list[str]
+):
+    old, new = repeated(before), repeated(after)
+    assert (difference(old, new), extension(old, new)) == (differs, [])
+
+
+def repeated(keys: Told) -> AnyStudy:
+    return parse_study(read_toml(MINIMAL, "mine.toml") | {"replicates": 3} | keys, "mine.toml")
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,11 @@ from batchscope.recipe import BUDGETS, Augmentation, FromLayer, LearningRate, St
 from batchscope.spec import BaseStudy, DataSpec, ModelSpec
 
 __all__ = [
+    "EXTENDED",
     "apply_changes",
     "difference",
     "dump_study",
+    "extension",
     "parse_change",
     "parse_data",
     "parse_study",
@@ -42,6 +44,8 @@ _AS_TABLE: Mapping[str, Callable[[Any], dict[str, Any]]] = {
     "trainable": lambda _: {},
     "learning_rate": lambda value: {"base": value},
 }
+EXTENDED = ("replicates", "until_ci", "targets")
+"""Keys in which a study may be given more: no trial that is planned depends on them."""
 # Another source of the same function is told, and does not make it another study.
 _TOLD = "function.sha256"
 # A study needs four levels; what reads, copies and shows it calls itself at each.
@@ -190,17 +194,40 @@ def dump_study(study: BaseStudy) -> str:
 
 
 def difference(before: BaseStudy, after: BaseStudy) -> list[str]:
-    """Lists what differs between two studies, a line per key: ``seed: 1 -> 2``.
+    """Lists what makes one study another than the one before, a line per key: ``seed: 1 -> 2``.
 
-    Another source of the same function is no difference.
+    Another source of the same function is no difference, nor is an `extension`.
     """
+    return [line for line, extends in _changes(before, after) if not extends]
+
+
+def extension(before: BaseStudy, after: BaseStudy) -> list[str]:
+    """Lists what a study is given more of, of `EXTENDED`, a line per key.
+
+    Replicates and the most of them may grow; `until_ci` may come, or ask for another half width; targets
+    may be any others. A search is never forgotten: without `until_ci`, or by another of its metrics, it
+    is another study, for the page tells by it what intervals are worth.
+    """
+    return [line for line, extends in _changes(before, after) if extends]
+
+
+def _changes(before: BaseStudy, after: BaseStudy) -> list[tuple[str, bool]]:
+    """A line for each key that differs, and whether it extends the study."""
     old, new = _flatten(before.model_dump(mode="json")), _flatten(after.model_dump(mode="json"))
     keys = [*old, *(key for key in new if key not in old)]
     return [
-        f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}"
+        (f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}", _extends(key, old, new))
         for key in keys
         if old.get(key) != new.get(key) and key != _TOLD
     ]
+
+
+def _extends(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    if key in ("replicates", "until_ci.max_replicates"):
+        return key not in old or (key in new and bool(old[key] < new[key]))
+    if key == "until_ci.metric":
+        return key not in old
+    return key == "targets" or (key == "until_ci.half_width" and key in new)
 
 
 def study_values(study: BaseStudy) -> dict[str, Any]:

@@ -236,13 +236,23 @@ def _provenance(study: AnyStudy, store: Store) -> Provenance | None:
         ("started", started),
         ("ended", ended or "not yet"),
         ("sessions", str(len(sessions))),
-        ("seed", f"{study.seed}, replicates 1 to {study.replicates}"),
+        ("seed", f"{study.seed}, {_replicates(study, store)}"),
         *_trained_by(without_secrets(study)),
     ]
     if summary is not None:
         rows += [("data", summary[0].source), ("fingerprint of the data", summary[0].fingerprint)]
     rows += [(name, value) for name, value in _merged(sessions).items() if name != "command"]
     return Provenance(tuple(rows), sessions[0][2].get("command"))
+
+
+def _replicates(study: AnyStudy, store: Store) -> str:
+    """The replicates of the trials, of which some batch sizes may have more than others."""
+    most: dict[int, int] = {}
+    for trial in (status.trial for status in store.trials()):
+        most[trial.batch_size] = max(most.get(trial.batch_size, 0), trial.replicate)
+    counts = set(most.values()) or {study.replicates}
+    fewer = "" if len(counts) == 1 else f" (at some batch sizes 1 to {min(counts)})"
+    return f"replicates 1 to {max(counts)}{fewer}"
 
 
 def _trained_by(study: AnyStudy) -> list[tuple[str, str]]:

@@ -50,6 +50,19 @@ def test_names_sort_as_batch_sizes_and_replicates_do(tmp_path: Path, sizes: list
     assert len({len(series.name) for series in by_name}) == 1
 
 
+def test_names_stay_when_replicates_are_added(tmp_path: Path):
+    search = {"half_width": 0.1, "max_replicates": 100}
+    study = small_study(replicates=3, until_ci=search, probes="none")
+    names = []
+    with RunFolder(tmp_path / "run").claim(study) as store:
+        store.start_session("2026-01-01T00:00:00+00:00", {})
+        for replicate in (1, 99, 100):
+            store.plan([Trial(8, replicate)])
+            store.add(Trial(8, replicate), record(1))
+            names.append([series.name for series in read_run(RunFolder(tmp_path / "run")).trials])
+    assert names == [["b0008-r001", "b0008-r099", "b0008-r100"][:count] for count in (1, 2, 3)]
+
+
 def test_parameters_are_the_study_by_dotted_key(tmp_path: Path):
     parameters = read_run(stored(tmp_path / "run").folder).parameters
     assert parameters["batch_sizes"] == "[8, 16]"

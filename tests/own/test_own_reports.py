@@ -7,8 +7,10 @@ from decimal import Decimal
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from batchscope.analysis.panel import check_figures
 from batchscope.errors import HistoryError
 from batchscope.own import ledger as ledgers
 from batchscope.own.ledger import Ledger, TrialOverError
@@ -64,6 +66,14 @@ def test_a_figure_may_be_whatever_is_one_number(value: object):
         ({"epoch": 0}, "epoch must be a whole number from 1 up, but got 0"),
         ({"seconds": -1.0}, "seconds must be a number from 0 up, but got -1.0"),
         ({"seconds": math.inf}, "seconds must be a number from 0 up, but got inf"),
+        (
+            {"seconds": 1e39},
+            "seconds must be a figure that float32 can hold, up to 3.4e\\+38, but got 1e\\+39",
+        ),
+        ({"val_loss": 1e39}, "val_loss must be a figure that float32 can hold"),
+        ({"probe_norm": -1e39}, "probe_norm must be a figure that float32 can hold"),
+        ({"selection_accuracy": 50}, "selection_accuracy must lie between 0 and 1, but got 50"),
+        ({"within_1_val_accuracy": 1.1}, "within_1_val_accuracy must lie between 0 and 1, but got 1.1"),
         ({"learning_rate": -0.1}, "learning_rate must be a number from 0 up, but got -0.1"),
         ({"stage": ""}, "stage must be a name .* but got ''"),
         ({"stage": 1}, "stage must be a name .* but got 1"),
@@ -76,6 +86,30 @@ def test_a_figure_may_be_whatever_is_one_number(value: object):
 def test_what_is_no_figure_of_its_column_is_refused(changes: dict[str, object], message: str):
     with pytest.raises(HistoryError, match=f"^{message}"):
         check_report(GOOD | changes, BATCH)
+
+
+@pytest.mark.parametrize("value", [1e39, -1e39, 1.5, -0.5, 0.5, math.nan, math.inf, 3e38])
+@pytest.mark.parametrize(
+    "name",
+    ["val_accuracy", "val_loss", "probe_clean_accuracy", "selection_accuracy", "within_1_val_loss", "norm"],
+)
+def test_what_the_analysis_refuses_is_refused_when_it_is_reported(name: str, value: float):
+    """Else one such figure would stand in the way of a whole history."""
+    refused = []
+    for check in (
+        lambda: check_figures(pd.DataFrame({"val_accuracy": [0.5]} | {name: [value]})),
+        lambda: check_report(GOOD | {name: value}, BATCH),
+    ):
+        try:
+            check()
+        except HistoryError:
+            refused.append(check)
+    assert len(refused) in (0, 2)
+    assert bool(refused) == (name != "norm" and math.isfinite(value) and is_absurd(name, value))
+
+
+def is_absurd(name: str, value: float) -> bool:
+    return not 0 <= value <= 1 if name.endswith("_accuracy") else abs(value) > 3.5e38
 
 
 def test_what_a_report_needs_is_told():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from executions import Execution
 
 from batchscope.running import pool, run
 from batchscope.running.machine import Machine
@@ -30,3 +32,8 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> Stub:
 
     misbehave("train")
     return misbehave
+
+
+@pytest.fixture
+def execution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Execution:
+    return Execution(tmp_path, monkeypatch)

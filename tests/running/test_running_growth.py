@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +10,20 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from batchscope import load
 from batchscope.analysis.narrowing import half_width
 from batchscope.errors import HistoryError, StudyError
+from batchscope.loading import parse_study
 from batchscope.own.handle import TrialHandle
+from batchscope.records import PEAK_MEMORY, Trial, TrialState
+from batchscope.running import growth
+from batchscope.running.growth import Growth
+from batchscope.running.options import RunOptions
+from batchscope.running.plan import plan_trials
+from batchscope.running.run import run_study
+from batchscope.running.store import Store
 from own_runs import outcomes, run_function
-from run_samples import Events
+from run_samples import Events, record
 
 SPREADS = {16: 0.001, 32: 0.03}
 SEARCH = {"half_width": 0.02, "max_replicates": 12}
@@ -90,6 +99,128 @@ def test_a_batch_size_with_a_failed_trial_waits_until_that_was_tried_again(tmp_p
     run = run_function(train, tmp_path / "run", replicates=3, until_ci=search)
     assert [name for name, _, _ in outcomes(run)[6:]] == ["b16-r4", "b32-r4"]
     assert {state for _, state, _ in outcomes(run)} == {"complete"}
+
+
+@pytest.mark.usefixtures("machine")
+def test_a_batch_size_whose_trials_all_diverged_gets_no_more(tmp_path: Path):
+    def train(trial: TrialHandle) -> None:
+        lost = trial.batch_size == 16 or trial.replicate == 2
+        trial.report(updates=1, val_accuracy=float("nan") if lost else 0.5 + 0.1 * trial.replicate)
+
+    seen = Events()
+    search = {"half_width": 1e-6, "max_replicates": 5}
+    run = run_function(train, tmp_path / "run", seen, replicates=3, until_ci=search)
+    assert run.history.groupby("batch_size")["replicate"].nunique().to_dict() == {16: 3, 32: 5}
+    told = [note for note in seen.notes if "batch size 16" in note]
+    assert told == ["no replicate of batch size 16 is added: all of its 3 trials diverged"]
+
+
+@pytest.mark.usefixtures("machine")
+def test_a_search_by_a_metric_that_no_trial_reports_ends_with_the_first_record(tmp_path: Path):
+    calls = tmp_path / "calls"
+
+    def train(trial: TrialHandle) -> None:
+        with calls.open("a") as file:
+            file.write(f"{trial.name} ")
+        trial.report(updates=1, val_loss=0.5 + 0.1 * trial.replicate)
+
+    with pytest.raises(StudyError, match=r"until_ci\.metric: must be a metric .* set until_ci\.metric to it"):
+        run_function(train, tmp_path / "run", replicates=3, until_ci=SEARCH)
+    assert calls.read_text() == "b16-r1 "
+    with Store(tmp_path / "run" / "results.sqlite") as store:
+        assert [status.epochs for status in store.trials()] == [0] * 6
+    cured = {"half_width": 1e-6, "max_replicates": 4, "metric": "val_loss"}
+    run = run_function(train, tmp_path / "run", replicates=3, until_ci=cured)
+    assert outcomes(run) == [(f"b{size}-r{r}", "complete", 1) for r in range(1, 5) for size in (16, 32)]
+
+
+SEARCHED = {"name": "own", "command": "true", "batch_sizes": [16, 32], "replicates": 3, "until_ci": SEARCH}
+
+
+@pytest.fixture
+def searched(tmp_path: Path) -> Iterator[Store]:
+    """A study of two learning rates, all of whose planned trials have ended."""
+    study = parse_study(SEARCHED | {"learning_rates": [0.1, 0.2]}, "own")
+    with Store(tmp_path / "results.sqlite", create=True) as store:
+        store.plan(plan_trials(study))
+        for trial in plan_trials(study):
+            values = {"learning_rate": trial.learning_rate, "val_accuracy": 0.4 + 0.1 * trial.replicate}
+            store.add(trial, record(1, **values, probes={"selection_accuracy": 0.5}))
+            store.set_state(trial, TrialState.COMPLETE)
+        yield store
+
+
+def test_figures_that_cannot_be_judged_stop_their_batch_size_alone(searched: Store):
+    absurd = record(1, learning_rate=0.1, probes={"selection_accuracy": 7.0})
+    searched.add(Trial(16, 2, 0.1), absurd)
+    told: list[str] = []
+    study = parse_study(SEARCHED | {"learning_rates": [0.1, 0.2]}, "own")
+    added = Growth(study, searched, told.append).trials()
+    assert added == [Trial(32, 4, 0.1), Trial(32, 4, 0.2)]
+    [first, second] = told
+    assert first == (
+        "no replicate of batch size 16 is added: its mean cannot be judged, for selection_accuracy must lie "
+        "between 0 and 1, but got 7; divide percentages by 100"
+    )
+    assert second.startswith("replicate 4 of batch size 32 is added: ")
+
+
+def test_a_batch_size_is_judged_once_by_the_same_trials(searched: Store, monkeypatch: pytest.MonkeyPatch):
+    judged: list[int] = []
+
+    def known(history: pd.DataFrame, metric: str) -> float:
+        judged.extend(history["batch_size"].unique().tolist())
+        return 0.0 if judged[-1] == 16 else half_width(history, metric)
+
+    monkeypatch.setattr(growth, "half_width", known)
+    study, told = parse_study(SEARCHED | {"learning_rates": [0.1, 0.2]}, "own"), []
+    asked = Growth(study, searched, told.append)
+    assert asked.trials() == asked.trials() == [Trial(32, 4, 0.1), Trial(32, 4, 0.2)]
+    assert (judged, len(told)) == ([16, 32], 1)
+    searched.plan(asked.trials())
+    assert asked.trials() == []
+    for trial in (Trial(32, 4, 0.1), Trial(32, 4, 0.2)):
+        searched.add(trial, record(1, learning_rate=trial.learning_rate, probes={"selection_accuracy": 0.5}))
+        searched.set_state(trial, TrialState.COMPLETE)
+    assert asked.trials() == [Trial(32, 5, 0.1), Trial(32, 5, 0.2)]
+    assert (judged, len(told)) == ([16, 32, 32], 2)
+
+
+class Stopping(Events):
+    """Stops the run when a replicate was added, once."""
+
+    def added(self, left: Mapping[Trial, float]) -> None:
+        super().added(left)
+        if len(self.additions) == 1:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.keras
+def test_keras_trains_added_replicates_alike_however_it_is_run(tmp_path: Path, machine: Callable[..., None]):
+    layers = {"network": "mlp", "image_size": 8, "input_scaling": "symmetric"}
+    study = parse_study(
+        {
+            "name": "tiny",
+            "batch_sizes": [8, 16],
+            "replicates": 3,
+            "data": {"source": "synthetic-cactus", "images": 60},
+            "model": layers,
+            "probes": "none",
+            "stages": [{"name": "one", "trainable": "all", "learning_rate": 0.01, "epochs": 2}],
+            "until_ci": {"half_width": 0.1, "max_replicates": 6, "metric": "val_loss"},
+        },
+        "tiny",
+    )
+    machine(1)
+    run_study(study, tmp_path / "one", Events(), RunOptions(workers=1))
+    machine(2)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(study, tmp_path / "two", Stopping(), RunOptions(workers=2))
+    run_study(study, tmp_path / "two", Events(), RunOptions(workers=2))
+    one, two = (load(tmp_path / name).history for name in ("one", "two"))
+    clocks = [name for name in one.columns if name.endswith("seconds") or name == PEAK_MEMORY]
+    assert one.groupby("batch_size")["replicate"].nunique().max() > 3
+    pd.testing.assert_frame_equal(one.drop(columns=clocks), two.drop(columns=clocks), check_exact=True)
 
 
 def history_of(finals: dict[str, float], rates: Callable[[str], float] | None = None) -> pd.DataFrame:

@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from executions import Execution
 
 from batchscope.errors import RunFolderError, TrainingError, WeightsError
 from batchscope.records import EpochRecord, Trial
-from batchscope.running import measuring, pool
+from batchscope.running import pool
 from batchscope.running.layout import Layout
-from batchscope.running.local import Job, More, execute
+from batchscope.running.local import Job, execute
 from batchscope.running.messages import SetUp
 from run_samples import (
     FIRST,
@@ -31,49 +32,6 @@ from run_samples import (
 
 THIRD = Trial(batch_size=8, replicate=2)
 ONE, TWO = Layout(workers=1, threads=2), Layout(workers=2, threads=1)
-
-
-class Execution:
-    """Runs jobs with stub workers and holds that none of them outlives it."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.folder, self.logs = folder, folder / "logs"
-        self.sink: Events = Events()
-        self._monkeypatch = monkeypatch
-
-    def run(
-        self,
-        *misbehaviour: str,
-        jobs: tuple[Trial, ...] = (FIRST, SECOND),
-        workers: int = 1,
-        layouts: tuple[Layout, ...] = (),
-        pace: str = "",
-        more: More = list,
-    ) -> None:
-        """Takes `workers` of one thread, or `layouts`; `pace` is that of a worker with 1, 2, ... threads."""
-        command = (sys.executable, str(STUB), *misbehaviour)
-        self._monkeypatch.setattr(pool, "_COMMAND", command)
-        self._monkeypatch.setenv("STUB_PACE", pace)
-        listed = [Job(trial, self.folder / f"{trial.name}.npz") for trial in jobs]
-        before = children()
-        try:
-            execute(self.set_up, listed, self.sink, self.logs, layouts or (Layout(workers, 1),), more)
-        finally:
-            assert children() == before
-
-    @property
-    def set_up(self) -> SetUp:
-        return SetUp(small_study(), self.folder, self.folder / "features", 1_000)
-
-    @property
-    def outcome(self) -> list[tuple[str | None, bool]]:
-        """The trials in the order of their ends, and whether they went well."""
-        return [(name, error is None) for name, error in self.sink.ends]
-
-
-@pytest.fixture
-def execution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Execution:
-    return Execution(tmp_path, monkeypatch)
 
 
 def test_one_worker_carries_out_all_jobs_in_order(execution: Execution):
@@ -285,78 +243,6 @@ def test_each_worker_computes_with_its_threads_and_no_other_setting_counts(
     assert execution.sink.choices == [(Layout(2, 3), {})]
 
 
-@pytest.mark.parametrize(
-    ("pace", "rates", "stays"),
-    [
-        ("120,180", {ONE: 180.0, TWO: 240.0}, {1, 2}),
-        ("80,180", {ONE: 180.0, TWO: 160.0}, {0}),
-        ("90,180", {ONE: 180.0, TWO: 180.0}, {0}),
-    ],
-)
-def test_the_fastest_layouts_workers_go_on_to_train(
-    execution: Execution, pace: str, rates: dict[Layout, float], stays: set[int]
-):
-    execution.sink = Alive(execution.logs)
-    execution.run("train", jobs=(FIRST, SECOND, THIRD), layouts=(ONE, TWO), pace=pace)
-    [(layout, measured)] = execution.sink.choices
-    assert (layout, measured) == (ONE if stays == {0} else TWO, rates)
-    assert logged_threads(execution.logs) == [2, 1, 1]
-    assert execution.sink.alive == stays
-    assert sorted(execution.outcome) == [("b16-r1", True), ("b8-r1", True), ("b8-r2", True)]
-    seconds = f"measured for {measuring.SECONDS} s"
-    assert all(seconds in log.read_text() for log in execution.logs.glob("*.log"))
-
-
-class Alive(Events):
-    """Looks which of the workers started are there when the choice is made."""
-
-    def __init__(self, logs: Path) -> None:
-        super().__init__()
-        self._logs, self.alive = logs, set[int]()
-
-    def chosen(self, layout: Layout, rates: Mapping[Layout, float]) -> None:
-        super().chosen(layout, rates)
-        self.alive = {index for index, pid in enumerate(logged_pids(self._logs)) if pid in children()}
-
-
-@pytest.mark.parametrize("what", ["die at set-up", "die when measured"])
-def test_a_layout_whose_worker_dies_is_not_taken(execution: Execution, what: str):
-    execution.run(what, "1", layouts=(ONE, TWO), pace="500,180")
-    assert execution.sink.choices == [(ONE, {ONE: 180.0, TWO: 0.0})]
-    assert execution.outcome == [("b8-r1", True), ("b16-r1", True)]
-
-
-@pytest.mark.parametrize(("what", "verb"), [("die at set-up", "set up"), ("die when measured", "measured")])
-def test_where_not_even_one_worker_can_be_measured_the_run_ends(execution: Execution, what: str, verb: str):
-    with pytest.raises(TrainingError, match=rf"^a worker could not be {verb}; the end of .*worker-1\.log"):
-        execution.run(what, "2", layouts=(ONE, TWO), pace="500,180")
-    assert len(logged_pids(execution.logs)) == 1
-
-
-def test_what_a_worker_refuses_when_measured_is_raised_as_it_is(execution: Execution):
-    with pytest.raises(WeightsError, match=r"^nothing can be measured$"):
-        execution.run("fail when measured", "1", layouts=(ONE, TWO), pace="500,180")
-
-
-def test_a_worker_that_dies_while_another_layout_is_measured_costs_no_trial(
-    execution: Execution, monkeypatch: pytest.MonkeyPatch
-):
-    """The winner waits, and is killed before it has a trial."""
-    start = pool.Pool.start
-
-    def start_and_kill(self: pool.Pool, threads: int) -> pool.Worker:
-        if threads == 1 and len(self._workers) == 1:
-            self._workers[0].process.kill()
-            self._workers[0].reader.join()
-        return start(self, threads)
-
-    monkeypatch.setattr(pool.Pool, "start", start_and_kill)
-    execution.run("train", layouts=(ONE, TWO), pace="80,180")
-    assert execution.sink.choices[0][0] == ONE
-    assert execution.outcome == [("b8-r1", True), ("b16-r1", True)]
-    assert logged_threads(execution.logs) == [2, 1, 1, 2]
-
-
 def test_all_workers_end_when_the_run_is_killed(tmp_path: Path):
     code = (
         "import sys, pathlib\n"
@@ -385,17 +271,3 @@ def test_all_workers_end_when_the_run_is_killed(tmp_path: Path):
     for pid in logged_pids(tmp_path / "logs"):
         while is_alive(pid):  # a worker that outlives its run makes this hang
             time.sleep(0.01)
-
-
-def test_jobs_that_come_up_are_carried_out_also_by_workers_that_were_idle(execution: Execution):
-    later = [Job(THIRD, execution.folder / "third.npz"), Job(Trial(16, 2), execution.folder / "fourth.npz")]
-
-    def more() -> list[Job]:
-        """Nothing until both first trials have ended; then two at once, one for the worker that waits."""
-        if len(execution.sink.ends) < 2 or len(execution.sink.starts) > 2:
-            return []
-        return later
-
-    execution.run("train", workers=2, more=more)
-    assert sorted(execution.outcome) == [(name, True) for name in ("b16-r1", "b16-r2", "b8-r1", "b8-r2")]
-    assert len(logged_pids(execution.logs)) == 2

@@ -116,7 +116,7 @@ def test_how_a_stage_is_computed_is_stored_and_told_once(tmp_path: Path):
     place, watcher = RunFolder(tmp_path / "run"), Events()
     with place.claim(STUDY) as store:
         session = store.start_session(provenance.now(), {})
-        recorder = Recorder(store, place, watcher, session, FeatureCleaner(place.features, []), "")
+        recorder = Recorder(STUDY, store, place, watcher, session, FeatureCleaner(place.features, []), "")
         facts = {"keras": "3", "stage one": "the whole network runs"}
         recorder.ready(facts)
         recorder.ready(facts | {"stage two": "only the head is trained"})
@@ -136,7 +136,7 @@ def test_another_file_of_the_network_than_before_is_told(tmp_path: Path, name: s
         if stored:
             store.add(FIRST, record(1))
         session = store.start_session(provenance.now(), {})
-        recorder = Recorder(store, place, watcher, session, FeatureCleaner(place.features, []), "")
+        recorder = Recorder(STUDY, store, place, watcher, session, FeatureCleaner(place.features, []), "")
         for _ in range(2):  # workers
             recorder.ready({name: again})
     changed = (

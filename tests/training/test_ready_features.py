@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from backbones import SMALL_TAIL, small_study, small_weights
 
 from batchscope.records import EpochRecord, Trial
-from batchscope.spec import ModelSpec, Study
+from batchscope.spec import ModelSpec, Study, UntilCi
 from batchscope.training import stage_program
 from batchscope.training.cut import WHOLE
 from batchscope.training.features import FeatureStore
-from batchscope.training.feeding import make_feeding
+from batchscope.training.feeding import _wanted, make_feeding
 from batchscope.training.loops import CompiledLoop, FitLoop
 from batchscope.training.prefix import Prefix
 from batchscope.training.rehearsal import examples_per_second
@@ -244,3 +245,27 @@ def test_other_images_or_another_split_are_never_taken_for_these(
         np.testing.assert_allclose(found, Prefix(network, cut)(images), atol=1e-6)
         np.testing.assert_array_equal(labels, expected_labels)
     assert len(list(tmp_path.glob("*.npy"))) == 1 + len(others)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "until_ci", "replicates"),
+    [
+        ([8, 16], None, 2),
+        ([8, 16, 32], None, 2),
+        ([8, 16], UntilCi(half_width=0.1), 2),
+        ([8, 16, 32], UntilCi(half_width=0.1), 3),
+    ],
+)
+def test_views_have_room_for_as_many_replicates_as_may_be_at_work(
+    sizes: list[int], until_ci: UntilCi | None, replicates: int
+):
+    study = small_study(stages=[HEAD, TAIL], batch_sizes=sizes, replicates=3)
+    study = study.model_copy(update={"until_ci": until_ci})
+    rows = [np.arange(count) for count in (TRAINING, VALIDATION, 0, PROBED)]
+    names = ("training", "validation", "selection", "probed")
+    examples = SimpleNamespace(**dict(zip(names, rows, strict=True)))
+    rooms = dict(_wanted(study, study.stages[1], examples))  # type: ignore[arg-type]
+    assert {what: room for what, room in rooms.items() if isinstance(what, int)} == {
+        2: replicates * TRAINING,
+        3: replicates * TRAINING,
+    }

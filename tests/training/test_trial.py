@@ -14,6 +14,7 @@ from backbones import SMALL_TAIL, small_study
 from batchscope.errors import TrainingError
 from batchscope.records import BatchProgress, EpochRecord, Trial
 from batchscope.schedule import StageStart
+from batchscope.spec import UntilCi
 from batchscope.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from batchscope.training.trial import Trainer
 from timeless import without_time
@@ -75,6 +76,18 @@ def test_a_resumed_trial_gives_the_figures_of_one_that_ran_through(
     before = [next(run) for _ in range(stop)]
     list(trainer.run(Trial(batch_size=16, replicate=2)))  # leaves other weights and optimizer states behind
     after = list(trainer.run(trial, path, stored_epochs=stop))
+    assert without_time([*before, *after]) == without_time(finished)
+
+
+def test_a_trial_goes_on_where_its_study_was_given_more(
+    trainer: Trainer, finished: list[EpochRecord], tmp_path: Path
+):
+    path, trial = tmp_path / "c.npz", Trial(batch_size=8, replicate=1)
+    run = trainer.run(trial, path)
+    before = [next(run) for _ in range(2)]
+    more = {"replicates": 9, "until_ci": UntilCi(half_width=0.1), "targets": None}
+    extended = Trainer(trainer._study.model_copy(update=more), tiny_data())
+    after = list(extended.run(trial, path, stored_epochs=2))
     assert without_time([*before, *after]) == without_time(finished)
 
 

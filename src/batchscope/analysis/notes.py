@@ -155,8 +155,9 @@ def _replicates_added(analysis: Analysis, until_ci: UntilCi | None) -> list[Sent
     asked, name = f"\u00b1{number(until_ci.half_width)}", quantity_name(until_ci.metric)
     text = (
         f"Replicates are added to each batch size until its mean {name} is known to {asked} (95% interval) "
-        f"or it has {until_ci.max_replicates}; there are from {min(counts)} to {max(counts)}. An interval "
-        "that ends such a search is narrow partly by luck: simulated ones held the truth in 90% to 95%."
+        f"or it has {until_ci.max_replicates}; there are from {min(counts)} to {max(counts)}. Where all "
+        "trials diverge none is added. An interval that ends such a search is narrow partly by luck: "
+        "simulated ones held the truth in 90% to 95%."
     )
     figures = (
         ("half_width", until_ci.half_width),

@@ -116,6 +116,9 @@ def read_run(place: RunFolder) -> RunContent:
         )
     if identity is None:
         raise RunFolderError(f"{place.path}: its database must tell when the run began, but holds no session")
+    # Not of the trials alone: a name must not change when the run grows.
+    most = max((status.trial.replicate for status in statuses), default=1)
+    most = most if study.until_ci is None else max(most, study.until_ci.max_replicates)
     rows = {str(name): table for name, table in history.groupby("trial")}
     begun = [status for status in statuses if status.state is not TrialState.WAITING or status.epochs]
     return RunContent(
@@ -124,17 +127,17 @@ def read_run(place: RunFolder) -> RunContent:
         started=_moment(sessions[0][0], place),
         ended=None if sessions[-1][1] is None else _moment(sessions[-1][1], place),
         trials=tuple(
-            TrialSeries(_sorted_name(status.trial, study), status, _points(rows.get(status.trial.name)))
+            TrialSeries(_sorted_name(status.trial, study, most), status, _points(rows.get(status.trial.name)))
             for status in begun
         ),
         planned=len(statuses),
     )
 
 
-def _sorted_name(trial: Trial, study: AnyStudy) -> str:
+def _sorted_name(trial: Trial, study: AnyStudy, most: int) -> str:
     """A trial's name that sorts as batch sizes and replicates do, for example ``b0016-r01``."""
     size = max(4, len(str(max(study.batch_sizes))))
-    replicate = max(2, len(str(study.replicates)))
+    replicate = max(2, len(str(most)))
     between = trial.name.removeprefix(f"b{trial.batch_size}-").removesuffix(f"r{trial.replicate}")
     return f"b{trial.batch_size:0{size}}-{between}r{trial.replicate:0{replicate}}"
 

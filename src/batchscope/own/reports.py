@@ -8,8 +8,10 @@ import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from batchscope.errors import HistoryError
-from batchscope.history import COLUMNS, GRID, METRICS
+from batchscope.history import COLUMNS, GRID, METRICS, SELECTION, WITHIN
 
 __all__ = ["Report", "check_report"]
 
@@ -17,6 +19,9 @@ STAGE = "training"
 """The stage of a report that names none."""
 _TRIALS_OWN = ("study", "trial", "batch_size", "replicate", GRID)
 _VALIDATION = ("val_accuracy", "val_loss")
+# Begin further columns that the analysis reads as figures of training.
+_MEASURED = ("probe_", SELECTION, WITHIN)
+_LARGEST = float(np.finfo(np.float32).max)  # what training computes with holds nothing larger
 _MOST = 2**53  # beyond it neighbouring counts are one and the same number to float64
 _STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _COLUMN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
@@ -78,8 +83,12 @@ def check_report(fields: Mapping[str, object], batch_size: int) -> Report:
         examples=examples,
         seconds=_at_least_zero("seconds", fields),
         learning_rate=_at_least_zero("learning_rate", fields),
-        metrics={name: _metric(name, fields[name]) for name in METRICS if name in fields},
-        columns={name: _number(name, value) for name, value in fields.items() if name not in COLUMNS},
+        metrics={name: _figure(name, fields[name]) for name in METRICS if name in fields},
+        columns={
+            name: _figure(name, value) if name.startswith(_MEASURED) else _number(name, value)
+            for name, value in fields.items()
+            if name not in COLUMNS
+        },
     )
 
 
@@ -114,14 +123,19 @@ def _whole(name: str, value: object) -> int:
 def _at_least_zero(name: str, fields: Mapping[str, object]) -> float | None:
     if name not in fields:
         return None
-    number = _number(name, fields[name])
+    number = _figure(name, fields[name])
     if not (math.isfinite(number) and number >= 0):
         raise HistoryError(f"{name} must be a number from 0 up, but got {_shown(fields[name])}")
     return number
 
 
-def _metric(name: str, value: object) -> float:
+def _figure(name: str, value: object) -> float:
+    """A figure of training, which the analysis is going to take; NaN and infinity are divergence."""
     number = _number(name, value)
+    if math.isfinite(number) and abs(number) > _LARGEST:
+        raise HistoryError(
+            f"{name} must be a figure that float32 can hold, up to {_LARGEST:.3g}, but got {_shown(value)}"
+        )
     if name.endswith("_accuracy") and math.isfinite(number) and not 0 <= number <= 1:
         raise HistoryError(
             f"{name} must lie between 0 and 1, but got {_shown(value)}; divide percentages by 100"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from batchscope.errors import RunFolderError, StudyError
-from batchscope.loading import difference, dump_study, parse_study, read_toml
+from batchscope.loading import EXTENDED, difference, dump_study, parse_study, read_toml
 from batchscope.masking import masked
 from batchscope.own.leftovers import end_all, run_mark
 from batchscope.own_study import AnyStudy, CommandStudy
@@ -33,7 +33,7 @@ class RunFolder:
 
     @property
     def study_file(self) -> Path:
-        """The study as resolved, frozen when the run began."""
+        """The study as resolved, frozen when the run began but for what `extend` takes over."""
         return self.path / "study.toml"
 
     @property
@@ -123,6 +123,15 @@ class RunFolder:
                 )
         else:
             self._begin(study)
+
+    def extend(self, study: AnyStudy) -> None:
+        """Takes over what `batchscope.loading.extension` lists; all else stays as it was frozen.
+
+        Raises:
+            RunFolderError: The study file cannot be written.
+        """
+        taken = {key: getattr(study, key) for key in EXTENDED}
+        self._write(self.study().model_copy(update=taken))
 
     def study(self) -> AnyStudy:
         """The study that the folder holds.

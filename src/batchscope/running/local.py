@@ -29,7 +29,7 @@ from batchscope.running.pool import Job, Pool, Worker
 __all__ = ["Job", "More", "Sink", "execute"]
 
 More = Callable[[], Sequence[Job]]
-"""Asked for further jobs whenever a worker has none left."""
+"""Asked for further jobs whenever none waits any more."""
 
 _TRIES = 3
 """Workers that may end one after the other, none of them set up, before no more are started."""
@@ -97,7 +97,7 @@ def execute(
         layouts: Workers and threads to take. Of several, fewest workers first, each is measured and
             the fastest taken. No more workers are started than there are jobs.
         more: Gives jobs that come up while others are carried out, such as those that the results of these
-            call for; asked from this thread whenever a worker is free.
+            call for; asked from this thread whenever none waits and a worker is free or gone.
         mark: The run's, as for `Pool`.
 
     Raises:
@@ -140,8 +140,10 @@ class _Execution:
                     self._bury(worker)
         while self._active:
             worker, message = self._pool.hear()
-            if worker in self._active:  # others are at no trial, and how they end concerns none
+            if worker in self._active:
                 self._take(worker, message)
+            elif message is None and worker in self._idle:
+                self._idle.remove(worker)
 
     def _take(self, worker: Worker, message: Message | None) -> None:
         match message:
@@ -172,12 +174,14 @@ class _Execution:
         return Stored()
 
     def _bury(self, worker: Worker) -> None:
-        """Tells of the trial that a worker died at, and puts another in its place."""
+        """Tells of the trial that a worker died at, and puts one that is idle or another in its place."""
         self._active.remove(worker)
         if worker.job is not None:
             self._sink.ended(worker.trial, worker.obituary())
         else:
             self._stillborn.append(worker.obituary())
+        self._look_for_more()
+        self._wake()
         if not self._waiting:
             return
         again = len(self._stillborn) < _TRIES
@@ -192,13 +196,20 @@ class _Execution:
 
     def _next_job(self, worker: Worker) -> None:
         """Gives the worker its next job; where there is none, it is idle as long as others are active."""
-        if not self._waiting:
-            self._waiting.extend(self._more())
+        self._look_for_more()
         if not self._waiting:
             self._active.remove(worker)
             self._idle.append(worker)
             return
         self._give(worker)
+        self._wake()
+
+    def _look_for_more(self) -> None:
+        if not self._waiting:
+            self._waiting.extend(self._more())
+
+    def _wake(self) -> None:
+        """Gives jobs that wait to workers that are idle and still there."""
         while self._waiting and self._idle:
             idle = self._idle.pop()
             if idle.is_alive():

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from batchscope.masking import masked
+from batchscope.own_study import AnyStudy
 from batchscope.records import BatchProgress, EpochRecord, Trial, TrialState
 from batchscope.running.features import FeatureCleaner
 from batchscope.running.folder import RunFolder
+from batchscope.running.growth import check_metric
 from batchscope.running.layout import Layout, told
 from batchscope.running.messages import SOURCE_FACTS, STAGE_FACT
 from batchscope.running.progress import Watcher
@@ -24,6 +26,7 @@ class Recorder:
     """Stores what the executor tells, then passes it on to the watcher.
 
     Attributes:
+        study: The study.
         store: The run's results.
         place: The run's folder.
         watcher: Told after each write.
@@ -33,6 +36,7 @@ class Recorder:
         said: Names of facts that were told; all workers tell the same.
     """
 
+    study: AnyStudy
     store: Store
     place: RunFolder
     watcher: Watcher
@@ -84,7 +88,14 @@ class Recorder:
         self.watcher.batch(trial, progress)
 
     def epoch(self, trial: Trial, record: EpochRecord) -> None:
-        """An epoch ended."""
+        """An epoch ended.
+
+        Raises:
+            HistoryError: The record does not go with those that are stored.
+            StudyError: It is the first, and no trial is going to report what the study needs.
+        """
+        if record.unreported and self.store.unreported() is None:
+            check_metric(self.study, record.unreported)
         self.store.add(trial, record)
         self.watcher.epoch(trial, record)
 

@@ -23,9 +23,10 @@ from batchscope.errors import RunFolderError
 from batchscope.own.function import PackedFunction
 from batchscope.own_study import AnyOwnStudy, AnyStudy
 from batchscope.records import Trial
+from batchscope.running.extending import extend, is_finished
 from batchscope.running.features import FeatureCleaner, delete_features, room_for_features
 from batchscope.running.folder import RunFolder
-from batchscope.running.growth import additions
+from batchscope.running.growth import Growth
 from batchscope.running.layout import WorkLeft, choose
 from batchscope.running.local import Job, execute
 from batchscope.running.machine import look_around
@@ -77,14 +78,15 @@ def run_study(
     with place.claim(study) as store, watcher:
         for told in [] if own is None else end_leftovers(place.mark(store)):
             watcher.note(told)
-        statuses = store.trials()
-        finished = bool(statuses) and all(status.state.is_finished() for status in statuses)
-        if finished and not additions(study, store):
+        changes = extend(study, place, store, watcher.note)
+        growth = Growth(study, store, watcher.note)
+        if is_finished(study, store) and not growth.trials():
             refuse_another_source(study, place, store)
-            watcher.plan([status.trial for status in statuses], len(statuses), {})
+            trials = [status.trial for status in store.trials()]
+            watcher.plan(trials, len(trials), {})
         else:
-            with _session(store) as session:
-                training = _Training(study, place, store, watcher, session, own)
+            with _session(store, changes) as session:
+                training = _Training(study, place, store, watcher, session, own, growth)
                 training.carry_out(training.begin(), options or RunOptions())
         statuses = store.trials()
         _delete_what_is_done(place, statuses)
@@ -92,9 +94,9 @@ def run_study(
 
 
 @contextmanager
-def _session(store: Store) -> Iterator[int]:
+def _session(store: Store, facts: Mapping[str, str]) -> Iterator[int]:
     """Notes when a session ended and, where something put an end to it, what that was."""
-    session = store.start_session(now(), surroundings())
+    session = store.start_session(now(), {**surroundings(), **facts})
     try:
         yield session
     except BaseException as error:
@@ -132,6 +134,7 @@ class _Training:
     watcher: Watcher
     session: int
     own: AnyOwnSetUp | None
+    growth: Growth
 
     def begin(self) -> Mapping[Trial, float]:
         """Plans the trials, and what is to be ready before they start.
@@ -179,7 +182,9 @@ class _Training:
                 f"ready features may take {room / 1e9:.1f} GB, half of what is free on the disk"
             )
         cleaner = FeatureCleaner(self.place.features, left)
-        recorder = Recorder(self.store, self.place, self.watcher, self.session, cleaner, choice.reason)
+        recorder = Recorder(
+            self.study, self.store, self.place, self.watcher, self.session, cleaner, choice.reason
+        )
 
         def more() -> list[Job]:
             trials = self._grow()
@@ -201,11 +206,8 @@ class _Training:
 
     def _grow(self) -> list[Trial]:
         """Plans the replicates that are still asked for by those that have ended."""
-        found = additions(self.study, self.store)
-        for addition in found:
-            self.watcher.note(addition.reason)
-        trials = [trial for addition in found for trial in addition.trials]
-        self.store.plan(trials, first=len(self.store.trials()))
+        trials = self.growth.trials()
+        self.store.plan(trials)
         return trials
 
     def _set_up(self, room: int) -> AnySetUp:

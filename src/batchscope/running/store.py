@@ -64,20 +64,21 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def plan(self, trials: Sequence[Trial], first: int = 0) -> None:
-        """Adds the trials that are not there yet, waiting, in this order from position `first` on."""
-        rows = [
-            (
-                trial.name,
-                position,
-                trial.batch_size,
-                trial.replicate,
-                trial.learning_rate,
-                TrialState.WAITING,
-            )
-            for position, trial in enumerate(trials, first)
-        ]
+    def plan(self, trials: Sequence[Trial]) -> None:
+        """Adds the trials that are not there yet, waiting, in this order behind those that are."""
         with self._writing():
+            [first] = self._db.execute("SELECT coalesce(max(position) + 1, 0) FROM trial").fetchone()
+            rows = [
+                (
+                    trial.name,
+                    position,
+                    trial.batch_size,
+                    trial.replicate,
+                    trial.learning_rate,
+                    TrialState.WAITING,
+                )
+                for position, trial in enumerate(trials, first)
+            ]
             self._db.executemany("INSERT OR IGNORE INTO trial VALUES (?, ?, ?, ?, ?, ?, NULL)", rows)
 
     def trials(self) -> list[TrialStatus]:
@@ -208,6 +209,11 @@ class Store:
         told = [value for name, value in zip(METRICS, metrics, strict=True) if name not in unreported]
         finite = all(value is not None and math.isfinite(value) for value in told)
         return LastEpoch(epoch, examples, seconds, finite)
+
+    def unreported(self) -> tuple[str, ...] | None:
+        """Figures that this run's records leave out; None where nothing is stored yet."""
+        with self._translated():
+            return self._unreported()
 
     def _unreported(self) -> tuple[str, ...] | None:
         """Figures that this run's records leave out; None where no record is stored that tells."""

@@ -232,5 +232,7 @@ def _wanted(study: Study, stage: Stage, examples: Examples) -> Iterator[tuple[st
         firsts = [part.first_epoch for part in planned if part.first_epoch is not None]
         lasts = [part.last_epoch for part in planned if part.last_epoch is not None]
         if firsts and lasts:
-            # Twice, for trials of a replicate begin before the last of the one before has ended.
-            yield from ((epoch, 2 * training) for epoch in range(min(firsts), max(lasts) + 1))
+            # Twice, for trials of a replicate begin before the last of the one before has ended; where
+            # replicates are added, each batch size may be at another.
+            replicates = 2 if study.until_ci is None else max(2, len(study.batch_sizes))
+            yield from ((epoch, replicates * training) for epoch in range(min(firsts), max(lasts) + 1))

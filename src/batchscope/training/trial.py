@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchscope.data import TrainingData, selection_of
+from batchscope.loading import EXTENDED
 from batchscope.records import EpochRecord, Trial
 from batchscope.schedule import StageSchedule, StageStart, schedule
 from batchscope.spec import Stage, Study
@@ -71,7 +72,9 @@ class Trainer:
         store: FeatureStore = NOTHING_KEPT,
     ) -> None:
         self._study, self._data = study, data
-        self._digest = hashlib.sha256(study.model_dump_json().encode()).hexdigest()
+        # A study that is given more of these goes on from its checkpoints.
+        described = study.model_dump_json(exclude=set(EXTENDED))
+        self._digest = hashlib.sha256(described.encode()).hexdigest()
         feed = make_feed(study.model, data)
         self._network = build_network(study.model, feed.shape, len(data.classes))
         check_recipe(study, self._network, feed.shape)
