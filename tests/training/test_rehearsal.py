@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -72,6 +73,29 @@ def test_memory_that_was_taken_and_given_back_is_told():
     meter.reset()
     [after] = [use for use in meter.uses() if use.kind == "resident"]
     assert after.peak < use.peak - 50 * MIB
+
+
+@linux
+def test_what_was_freed_before_counts_no_more():
+    """Freed below a block that is still in use, it is kept for later unless the library is asked."""
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "malloc_trim"):
+        pytest.skip("needs glibc")
+    library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    library.free.argtypes = [ctypes.c_void_p]
+    blocks = [library.malloc(MIB // 16) for _ in range(64 * 16)]
+    for block in blocks:
+        ctypes.memset(block, 1, MIB // 16)
+    reset_peaks()
+    full = peak_since_reset()
+    for block in blocks[:-1]:
+        library.free(block)
+    assert reset_peaks()
+    after = peak_since_reset()
+    library.free(blocks[-1])
+    assert full is not None
+    assert after is not None
+    assert full - after > 50 * MIB
 
 
 @linux
