@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from analysis_samples import made_history
 
+from analysis_samples import made_history
 from batchscope.analysis import RecipeFacts, Sentence, analyze
 from batchscope.analysis.estimates import Estimate
 from batchscope.analysis.moments import estimate

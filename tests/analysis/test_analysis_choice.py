@@ -7,17 +7,17 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from analysis_samples import made_history
-from recipe_samples import tried
 from scipy.integrate import quad
 from scipy.stats import norm
 
+from analysis_samples import made_history
 from batchscope.analysis import Analysis, RecipeFacts, Settings, analyze
 from batchscope.analysis.grid import choose_learning_rates
 from batchscope.analysis.learning_rates import LearningRates
 from batchscope.errors import HistoryError
 from batchscope.history import check_history
 from batchscope.report.recipe_tables import learning_rate_table
+from recipe_samples import tried
 
 FEW = Settings(resamples=100)
 RATES = (0.001, 0.01, 0.1, 1.0)

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 import scipy.stats
-from analysis_samples import made_history, noisy, plain_variance
 from statsmodels.stats.multitest import multipletests
 
+from analysis_samples import made_history, noisy, plain_variance
 from batchscope.analysis import Settings, analyze, load_source
 from batchscope.analysis.comparisons import holm, paired_t, replicate_spread
 from batchscope.analysis.panel import build_panel

@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from analysis_samples import made_history
 
+from analysis_samples import made_history
 from batchscope.analysis import Settings, analyze, to_json
 from batchscope.errors import HistoryError
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
-from analysis_samples import made_history
 
+from analysis_samples import made_history
 from batchscope.analysis import Analysis, Plan, RecipeFacts, Settings, analyze, to_dict
 from batchscope.analysis.panel import build_panel
 from budgeted import SIZES, STAGES, budgeted_history, follows_updates

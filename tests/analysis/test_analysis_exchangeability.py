@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
-from analysis_samples import made_history, noisy
 from scipy.optimize import minimize_scalar
 
+from analysis_samples import made_history, noisy
 from batchscope.analysis import analyze, load_source
 from batchscope.analysis import outliers as module
 from batchscope.analysis.outliers import find_outliers

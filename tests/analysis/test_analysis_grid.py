@@ -8,13 +8,13 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from analysis_samples import made_history
-from recipe_samples import BEST, GRID, tried
 
+from analysis_samples import made_history
 from batchscope.analysis import Analysis, Plan, RecipeFacts, Settings, analyze, to_json
 from batchscope.errors import HistoryError
 from batchscope.history import check_history
 from batchscope.report.figures import all_figures
+from recipe_samples import BEST, GRID, tried
 
 FEW = Settings(resamples=100)
 

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from analysis_samples import made_history, noisy
-from recipe_samples import recipe, tried, until_history
 
+from analysis_samples import made_history, noisy
 from batchscope.analysis import (
     Analysis,
     RecipeFacts,
@@ -29,6 +28,7 @@ from batchscope.analysis.estimates import TERMS
 from batchscope.records import MemoryUse, SizesTried, StagePace, TriedSize
 from budgeted import budgeted_history
 from probed import ONE_TRIAL, Terms, in_inference_mode, probed_history, with_gradients
+from recipe_samples import recipe, tried, until_history
 from to_target_samples import planted_history
 
 ESTIMATES = ("train_accuracy", "val_accuracy", "gap", "train_loss", "val_loss")

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
-from analysis_samples import made_history, noisy
 
+from analysis_samples import made_history, noisy
 from batchscope.analysis import Plan, RecipeFacts, Settings, analyze
 from batchscope.analysis.results import Sentence
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-from analysis_samples import N_IMAGES, made_history
 
+from analysis_samples import N_IMAGES, made_history
 from batchscope.analysis import analyze
 from batchscope.analysis.panel import Panel, build_panel, stage_view
 from batchscope.errors import HistoryError

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from analysis_samples import made_history
 
+from analysis_samples import made_history
 from batchscope.analysis import Analysis, Settings, analyze
 from batchscope.analysis.practical import PracticalRow
 from batchscope.analysis.settings import RecipeFacts, WorkersUsed

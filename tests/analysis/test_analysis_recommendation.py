@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
-from analysis_samples import N_IMAGES, made_history, noisy
 
+from analysis_samples import N_IMAGES, made_history, noisy
 from batchscope.analysis import RecipeFacts, Settings, analyze, load_source
 from batchscope.analysis.results import Recommendation
 

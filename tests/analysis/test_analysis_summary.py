@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 import scipy.stats
-from analysis_samples import made_history
 
+from analysis_samples import made_history
 from batchscope.analysis import Settings, analyze, load_source
 from batchscope.errors import HistoryError
 

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
-from analysis_samples import made_history
-from recipe_samples import NAMES, REACHED, TARGET, recipe, until_history
 
+from analysis_samples import made_history
 from batchscope.analysis import Analysis, Plan, RecipeFacts, Settings, Target, analyze
 from batchscope.analysis.panel import build_panel, stage_view
 from batchscope.history import check_history
+from recipe_samples import NAMES, REACHED, TARGET, recipe, until_history
 
 FEW = Settings(resamples=100)
 

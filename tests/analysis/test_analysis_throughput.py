@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from analysis_samples import made_history
 from scipy import stats
 
+from analysis_samples import made_history
 from batchscope.analysis import RecipeFacts, WorkersUsed, analyze
 from batchscope.analysis.throughput import Throughput
 from batchscope.records import PEAK_MEMORY

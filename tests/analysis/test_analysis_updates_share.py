@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import pytest
-from analysis_samples import made_history, noisy, plain_mean, plain_variance
 
+from analysis_samples import made_history, noisy, plain_mean, plain_variance
 from batchscope.analysis import Settings, analyze, load_source
 from batchscope.analysis.matched import GRID_POINTS
 from batchscope.analysis.results import UpdatesShare

@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from analysis_samples import made_history, noisy
 
+from analysis_samples import made_history, noisy
 from batchscope.analysis import Analysis, Sentence, Settings, analyze, load_source
 from batchscope.analysis.verdict import draw_verdict
 
