@@ -29,6 +29,14 @@ from run_samples import STUB, Events, children, is_alive, logged_pids, small_stu
 NOTHING_YET = "No epoch is stored yet; the same command begins again.\n"
 
 
+@pytest.fixture(autouse=True)
+def _terminals_that_close_are_heeded() -> Iterator[None]:
+    """Whoever starts the tests by nohup has SIGHUP ignored, and what is started inherits that."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def states(folder: Path) -> list[tuple[str, int]]:
     with Store(folder / "results.sqlite") as store:
         return [(status.state.value, status.epochs) for status in store.trials()]
