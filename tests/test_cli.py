@@ -257,7 +257,6 @@ def test_a_folder_with_another_study_is_refused_with_the_difference(command: Com
     assert told.code == 2
     assert told.err.splitlines() == [
         "Error: r: holds a run of a study that differs from this one:",
-        "  replicates: 1 -> 3",
         "  data.skip_bad_images: False -> True",
         "Give --out another folder, or repeat the command that began the run.",
     ]

@@ -107,11 +107,11 @@ def test_a_file_of_records_for_several_trials_is_refused(records: str, more: str
 
 
 def test_other_keys_are_checked_as_in_any_study():
-    text = COMMAND.replace("[16, 8]", "[16, 16]") + 'records = "{folder}/{epoch}"\nepochs = 0\nstages = []\n'
+    text = COMMAND.replace("[16, 8]", "[16, 16]") + 'records = "{folder}/{epoch}"\nepochs = 0\nlayers = []\n'
     told = problems(text)
-    assert [problem.partition(":")[0] for problem in told] == ["batch_sizes", "epochs", "records", "stages"]
+    assert [problem.partition(":")[0] for problem in told] == ["batch_sizes", "epochs", "records", "layers"]
     assert told[3].startswith(
-        "stages: unknown key; known are name, description, batch_sizes, replicates, seed"
+        "layers: unknown key; known are name, description, batch_sizes, replicates, seed"
     )
     assert problems(FUNCTION.replace('name = "mine:train"', "nam = 1")) == [
         "function.name: is required",

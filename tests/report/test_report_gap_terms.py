@@ -199,6 +199,7 @@ def test_figures_come_after_the_gap_and_letters_follow(history: pd.DataFrame, kn
         ("gap-terms", "G"),
         ("batchnorm-lag", "H"),
         ("spread", "I"),
+        ("throughput", "J"),
     ]
 
 
