@@ -7,6 +7,7 @@ from every_figure import EVERY_FIGURE, KINDS
 from batchscope.analysis import analyze
 from batchscope.report.figure import Figure
 from batchscope.report.figures import all_figures
+from batchscope.report.render import svg
 
 
 def found() -> list[Figure]:
@@ -23,3 +24,10 @@ def test_every_figure_can_save_its_data() -> None:
     for figure in figures:
         spec = figure.spec()
         assert spec["datasets"][spec["data"]["name"]], figure.key
+
+
+def test_a_drawing_is_the_same_whatever_was_drawn_before() -> None:
+    figure = next(figure for figure in found() if figure.key == "throughput")
+    first, second = svg(figure, 4), svg(figure, 4)
+    assert "#clip0" in first
+    assert first == second
