@@ -136,7 +136,9 @@ class TargetSpec(Strict):
 
 
 class Until(TargetSpec):
-    """A budget that ends with the first epoch at whose end validation is good enough.
+    """A budget that ends as soon as validation is measured to be good enough.
+
+    That is at the end of an epoch, or within it with ``validations_per_epoch``; such an epoch ends there.
 
     Attributes:
         metric: As of any target.

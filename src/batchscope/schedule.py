@@ -92,10 +92,14 @@ class StageSchedule:
             return False
         if self.stage.seconds is not None:
             return last.seconds - start.seconds >= self.stage.seconds
-        until = self.stage.until
-        if until is not None and target_reached(until, last.val_accuracy, last.val_loss):
+        if self.reaches_target(last.val_accuracy, last.val_loss):
             return True
         return self.epochs is not None and epochs >= self.epochs
+
+    def reaches_target(self, val_accuracy: float, val_loss: float) -> bool:
+        """Whether the stage ends at such validation; never where it has no target, nor at a NaN."""
+        until = self.stage.until
+        return until is not None and target_reached(until, val_accuracy, val_loss)
 
     @property
     def forward_batch(self) -> int:

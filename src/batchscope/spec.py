@@ -210,11 +210,6 @@ class Study(BaseStudy):
                 "at most one stage may have a learning_rate.grid, because two would have to be tried in "
                 f"every combination; {', '.join(grids)} have one"
             )
-        if grids and self.stages[-1].until is not None:
-            raise ValueError(
-                "a learning_rate.grid needs a last stage with another budget than until, because the best is "
-                "chosen by validation at the end, which until makes alike for all that get there"
-            )
         return self
 
     @model_validator(mode="after")
@@ -268,6 +263,14 @@ class Study(BaseStudy):
         """The learning rates that each batch size's best is taken from, ascending; None without a grid."""
         grids = [stage.grid for stage in self.stages if stage.grid is not None]
         return sorted(grids[0]) if grids else None
+
+    @property
+    def goal(self) -> Until | None:
+        """The target at which trials end; None where the last stage has another budget.
+
+        With one, a grid's best gets there in the fewest updates, and no images are set apart to choose it.
+        """
+        return self.stages[-1].until
 
 
 def _with_defaults_of_networks(raw: Mapping[str, Any]) -> Mapping[str, Any]:

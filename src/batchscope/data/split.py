@@ -92,13 +92,13 @@ def selection_of(study: Study, labels: NDArray[np.int64], validation: NDArray[np
         validation: Rows of the validation part.
 
     Returns:
-        Rows in ascending order, none without a grid of learning rates; the rest of `validation` is what
-        validates.
+        Rows in ascending order, none without a grid of learning rates, nor where it is chosen by updates to
+        the target at which trials end; the rest of `validation` is what validates.
 
     Raises:
         DataError: A class has too few images to be in both.
     """
-    if study.grid is None:
+    if study.grid is None or study.goal is not None:
         return np.array([], dtype=np.int64)
     share, seed = study.data.selection_share, study.data.split_seed
     try:

@@ -49,6 +49,23 @@ class _Order:
     on_batch: OnBatch | None
 
 
+@dataclass(frozen=True)
+class _Trained:
+    """An epoch of training.
+
+    Attributes:
+        reported: Its figures.
+        examples: That were presented.
+        seconds: Of training.
+        within: Columns of what was measured before its end.
+    """
+
+    reported: Figures
+    examples: int
+    seconds: float
+    within: Mapping[str, float]
+
+
 class Trainer:
     """Carries out the trials of one study in this process, one after the other.
 
@@ -261,28 +278,28 @@ class Trainer:
         source = self._feeding_of(planned).training(trial.replicate, epoch)
         order = generator(Purpose.ORDER, self._study.seed, trial.replicate, epoch).permutation(len(source))
         shown = order[: planned.examples_in(of_stage)]
-        reported, seconds, within = self._train_parts(planned, ordered, source, shown, last)
+        trained = self._train_parts(planned, ordered, source, shown, last)
         validated, selected = self._validator(planned).measure(trial)
-        updates = last.updates + planned.updates_in(of_stage)
+        updates = last.updates + math.ceil(trained.examples / planned.batch_size)
         record = EpochRecord(
             stage=stage.name,
             epoch=epoch,
             updates=updates,
-            examples=last.examples + len(shown),
-            seconds=last.seconds + seconds,
+            examples=last.examples + trained.examples,
+            seconds=last.seconds + trained.seconds,
             learning_rate=planned.learning_rate_at(updates - start_of_stage.updates),
-            train_loss=reported.loss,
-            train_accuracy=reported.accuracy,
+            train_loss=trained.reported.loss,
+            train_accuracy=trained.reported.accuracy,
             val_loss=validated.loss,
             val_accuracy=validated.accuracy,
-            probes=within | selected,
+            probes={**trained.within, **selected},
         )
-        if math.isfinite(reported.loss) and self._is_probed(planned, start_of_stage, record):
+        if math.isfinite(trained.reported.loss) and self._is_probed(planned, start_of_stage, record):
             momentum = next(iter(self._network.momenta.values()), math.nan)
             ends = [*(begun.updates for begun in starts[1:]), record.updates]
             stale = stale_weight(momentum, self._schedule(trial.batch_size), starts, ends)
             columns = self._probe(planned, trial, source, stale)
-            return replace(record, probes=within | selected | columns)
+            return replace(record, probes={**trained.within, **selected, **columns})
         return record
 
     def _train_parts(
@@ -292,8 +309,8 @@ class Trainer:
         source: Source,
         shown: NDArray[np.int64],
         last: EpochRecord,
-    ) -> tuple[Figures, float, dict[str, float]]:
-        """An epoch: its figures, seconds of training, and columns of what was measured within it."""
+    ) -> _Trained:
+        """An epoch, or as much of it as it takes to get to the target at which its stage ends."""
         told, loop = ordered.on_batch, self._program(planned).loop
         done: list[tuple[int, Figures]] = []
         seconds, first = 0.0, 0
@@ -310,9 +327,11 @@ class Trainer:
             seconds += time.perf_counter() - start
             if end < ends[-1]:
                 measured = self._validator(planned).validate(ordered.trial)
+                if planned.reaches_target(measured.accuracy, measured.loss):
+                    break
                 within |= within_columns(part, last.updates + end, measured)
             first = end
-        return together(done), seconds, within
+        return _Trained(together(done), sum(count for count, _ in done), seconds, within)
 
     def _validator(self, planned: StageSchedule) -> Validator:
         return Validator(
