@@ -16,7 +16,7 @@ from batchscope.own_study import AnyStudy
 from batchscope.records import TrialState
 from batchscope.resolving import described, is_function, resolve
 from batchscope.running.folder import RunFolder
-from batchscope.running.options import RunOptions, parse_size
+from batchscope.running.options import RunOptions, cluster_options, parse_size
 from batchscope.running.progress import Watcher
 from batchscope.running.store import Store, TrialStatus
 from batchscope.spec import Study
@@ -146,6 +146,10 @@ def run(
     changes: Mapping[str, Any] | None = None,
     workers: int | None = None,
     cache_limit: int | str = "8GB",
+    executor: str = "local",
+    address: str | None = None,
+    cpus_per_trial: float | None = None,
+    gpus_per_trial: float | None = None,
     track: str | Sequence[str] = (),
     tracking_uri: str | None = None,
     watcher: Watcher | None = None,
@@ -184,6 +188,11 @@ def run(
             trains fastest, which is measured where much is left to do. Never more than trials are
             left, or memory has room for.
         cache_limit: What ready features may take up on disk, in bytes or as a text like ``8GB``.
+        executor: ``local`` for worker processes on this machine, ``ray`` for a Ray cluster.
+        address: With ``ray``: ``HOST:PORT`` of a cluster's head, or ``auto`` for the one that this machine
+            belongs to; by default that of ``RAY_ADDRESS``, and without it a cluster of this machine alone.
+        cpus_per_trial: With ``ray``: CPUs that a trial is given, by default 1; shares are allowed.
+        gpus_per_trial: With ``ray``: GPUs, by default none; shares are allowed.
         track: Tools that follow the run while it goes on: ``mlflow``, ``tensorboard``, or both. One that
             fails is told to the watcher and holds nothing up; `Run.export` adds later what it lacks.
         tracking_uri: Of MLflow; by default what MLflow itself is set to.
@@ -225,7 +234,8 @@ def run(
     resolved = resolve(described(study, command, records), [*given, *(changes or {}).items()])
     packed = pack(study) if is_function(study) else None
     folder = Path("runs") / resolved.name if out is None else Path(out)
-    options = RunOptions(workers, parse_size(cache_limit))
+    cluster = cluster_options(executor, address, cpus_per_trial, gpus_per_trial)
+    options = RunOptions(workers, parse_size(cache_limit), cluster)
     result, place = Run(folder), RunFolder(folder)
     trackers = trackers_for(track, tracking_uri, place)
     shown = usual_watcher(quiet=quiet) if watcher is None else watcher

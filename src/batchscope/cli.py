@@ -136,6 +136,22 @@ def run(
     cache_limit: Annotated[
         str, typer.Option(metavar="SIZE", help="Disk space for features that are computed once.")
     ] = "8GB",
+    executor: Annotated[
+        str, typer.Option(help="local: processes on this machine; ray: a Ray cluster (docs/clusters.md).")
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="With ray: HOST:PORT of the head, or auto; default RAY_ADDRESS, else this machine alone.",
+            show_default=False,
+        ),
+    ] = None,
+    cpus_per_trial: Annotated[
+        float | None, typer.Option(help="With ray: CPUs of a trial; default 1.", show_default=False)
+    ] = None,
+    gpus_per_trial: Annotated[
+        float | None, typer.Option(help="With ray: GPUs of a trial; default none.", show_default=False)
+    ] = None,
     track: Annotated[
         list[str] | None,
         typer.Option(metavar="TOOL", help="Show the run in mlflow or tensorboard while it goes on."),
@@ -180,6 +196,10 @@ def run(
                     changes=changes,
                     workers=workers,
                     cache_limit=cache_limit,
+                    executor=executor,
+                    address=address,
+                    cpus_per_trial=cpus_per_trial,
+                    gpus_per_trial=gpus_per_trial,
                     track=track or (),
                     tracking_uri=tracking_uri,
                     watcher=usual_watcher(quiet=quiet),

@@ -7,6 +7,7 @@ BatchscopeError
 ├── HistoryError      a history table that lacks something or contradicts itself
 ├── RunFolderError    a run's folder that cannot be used
 ├── TrainingError     a recipe that this model or backend cannot carry out
+├── ClusterError      a Ray cluster that cannot be used
 ├── ExportError       another tool that cannot be given what was asked for
 └── ReportError       a page or picture that cannot be made
 
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 __all__ = [
     "BatchscopeError",
     "BatchscopeWarning",
+    "ClusterError",
     "DataError",
     "ExportError",
     "HistoryError",
@@ -96,6 +98,10 @@ class RunFolderError(BatchscopeError):
 
 class TrainingError(BatchscopeError):
     """The recipe cannot be carried out by this model or backend."""
+
+
+class ClusterError(BatchscopeError):
+    """A Ray cluster that cannot be used."""
 
 
 class ExportError(BatchscopeError):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from contextlib import suppress
 from pathlib import Path
 
 from batchscope.records import Trial
 
-__all__ = ["FeatureCleaner", "delete_features", "room_for_features"]
+__all__ = ["FeatureCleaner", "delete_features", "delete_features_but", "room_for_features"]
 
 
 class FeatureCleaner:
@@ -33,12 +33,16 @@ class FeatureCleaner:
     def ended(self, trial: Trial) -> None:
         """A trial is over, well or not; one that failed is tried again in another session."""
         self._left.discard(trial)
-        needed = {trial.replicate for trial in self._left}
-        for entry in list(self._folder.glob("r*-*")):
-            owner = re.match(r"r(\d+)-", entry.name)
-            if owner and int(owner[1]) not in needed:
-                with suppress(OSError):  # as in `delete_features`
-                    entry.unlink()
+        delete_features_but(self._folder, {trial.replicate for trial in self._left})
+
+
+def delete_features_but(folder: Path, replicates: Set[int]) -> None:
+    """Deletes what belongs to one replicate, unless it is among these."""
+    for entry in list(folder.glob("r*-*")):
+        owner = re.match(r"r(\d+)-", entry.name)
+        if owner and int(owner[1]) not in replicates:
+            with suppress(OSError):  # as in `delete_features`
+                entry.unlink()
 
 
 def room_for_features(folder: Path, limit: int) -> int:

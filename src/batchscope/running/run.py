@@ -23,11 +23,13 @@ from batchscope.errors import RunFolderError
 from batchscope.own.function import PackedFunction
 from batchscope.own_study import AnyOwnStudy, AnyStudy
 from batchscope.records import Trial
+from batchscope.running.cluster.executor import Work, threads_of
+from batchscope.running.cluster.session import ClusterRun
 from batchscope.running.extending import extend, is_finished
 from batchscope.running.features import FeatureCleaner, delete_features, room_for_features
 from batchscope.running.folder import RunFolder
 from batchscope.running.growth import Growth
-from batchscope.running.layout import WorkLeft, choose
+from batchscope.running.layout import Choice, WorkLeft, choose
 from batchscope.running.local import Job, execute
 from batchscope.running.machine import look_around
 from batchscope.running.messages import AnyOwnSetUp, AnySetUp, SetUp
@@ -168,16 +170,13 @@ class _Training:
 
     def carry_out(self, left: Mapping[Trial, float], options: RunOptions) -> None:
         """Trains the trials that are left, given what each has still to do."""
-        # Somebody's own code is not measured, for it cannot be asked to keep nothing of what it does.
-        own_code = not isinstance(self.study, Study)
-        work = WorkLeft(len(left), 0 if own_code else sum(left.values()), own_code)
-        choice = choose(look_around(), work, options.workers, threads_before(self.store))
+        choice = self._choice(left, options)
         if len(choice.layouts) > 1:
             self.watcher.note(f"measuring what is fastest: {', '.join(map(str, choice.layouts))}")
         # What an earlier session left may be of another program version, or not whole after a power cut.
         delete_features(self.place.features)
         room = room_for_features(self.place.path, options.cache_limit)
-        if room < options.cache_limit:
+        if room < options.cache_limit and options.cluster is None:
             self.watcher.note(
                 f"ready features may take {room / 1e9:.1f} GB, half of what is free on the disk"
             )
@@ -195,8 +194,30 @@ class _Training:
             self.watcher.added({trial: left[trial] for trial in trials})
             return [self._job(trial) for trial in trials]
 
-        mark = self.place.mark(self.store) if own_code else ""
-        execute(self._set_up(room), self._jobs(), recorder, self.place.logs, choice.layouts, more, mark)
+        mark = self.place.mark(self.store)
+        set_up, jobs = self._set_up(room), self._jobs()
+        if options.cluster is None:
+            own = "" if isinstance(self.study, Study) else mark
+            execute(set_up, jobs, recorder, self.place.logs, choice.layouts, more, own)
+        else:
+            run = ClusterRun(self.place, mark, options, options.cluster)
+            run.execute(set_up, Work(jobs, more, self._job), recorder)
+
+    def _choice(self, left: Mapping[Trial, float], options: RunOptions) -> Choice:
+        """How the trials share this machine; of a cluster, why it is its nodes that decide."""
+        before = threads_before(self.store)
+        if options.cluster is not None:
+            threads = threads_of(options.cluster)
+            if before not in (None, threads):
+                self.watcher.note(
+                    f"trials compute with {threads} threads each, those that are stored with {before}: the "
+                    "last bits of figures may differ"
+                )
+            return Choice((), "as the nodes of the Ray cluster have room")
+        # Somebody's own code is not measured, for it cannot be asked to keep nothing of what it does.
+        own_code = not isinstance(self.study, Study)
+        work = WorkLeft(len(left), 0 if own_code else sum(left.values()), own_code)
+        return choose(look_around(), work, options.workers, before)
 
     def _left(self) -> Mapping[Trial, float]:
         """What each unfinished trial has still to do: examples, or of somebody's own code epochs."""

@@ -1,0 +1,73 @@
+"""The way into a Ray cluster, and out of it again."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from batchscope.errors import ClusterError
+
+__all__ = ["connected"]
+
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """Connects this process to a cluster for the length of the block.
+
+    A connection that the program has already is used, and left as it is.
+
+    Args:
+        address: ``HOST:PORT`` of a cluster's head, or ``auto`` for the one that this machine belongs to;
+            None for the one that ``RAY_ADDRESS`` names, and without that for a cluster of this machine
+            alone, which is started here and ends with the block.
+
+    Raises:
+        ClusterError: Ray is not installed, or there is no such cluster.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise ClusterError(
+            "the Ray executor needs Ray, which is not installed; pip install 'batchscope[ray]' on every "
+            "machine of the cluster"
+        )
+    # A cluster that is started here tells nobody of it.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    with _handlers_kept():
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+            raise ClusterError(
+                f"{address or os.environ.get('RAY_ADDRESS') or 'a cluster of this machine alone'}: must be a "
+                f"Ray cluster that can be reached from here, but: {error}; see docs/clusters.md"
+            ) from error
+    try:
+        yield
+    finally:
+        with _handlers_kept():
+            ray.shutdown()
+
+
+@contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Puts back handlers that Ray replaces: its own for SIGTERM would end the run unsaid."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)

@@ -1,0 +1,127 @@
+"""What tasks and the driver of a Ray run say to each other, beside the messages of any worker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from batchscope.records import EpochRecord, Trial
+from batchscope.running.messages import AnySetUp, Fatal, Message, TrialEnded
+
+if TYPE_CHECKING:
+    from batchscope.data import TrainingData
+
+__all__ = ["Begun", "DataReady", "Errand", "Letter", "Lost", "Order", "Outcome", "Parcel", "Told"]
+
+
+@dataclass(frozen=True)
+class Errand:
+    """What all tasks of a session have in common.
+
+    Attributes:
+        run: The run's mark, which tells its files from those of others on a node.
+        session: Tells this session's from those of an earlier one of the run. A file in the run's folder
+            holds it, by which nodes know whether they see that folder.
+        version: Of batchscope, at the driver.
+        set_up: What workers are told first; of Keras' its folders are the driver's.
+        folder: Of the run, absolute, at the driver.
+        cwd: Where the driver was started.
+        environment: Variables that decide how workers train.
+        threads: Of a worker.
+    """
+
+    run: str
+    session: str
+    version: str
+    set_up: AnySetUp
+    folder: Path
+    cwd: Path
+    environment: Mapping[str, str]
+    threads: int
+
+
+@dataclass(frozen=True)
+class Order:
+    """To a task: carry out this trial.
+
+    Attributes:
+        attempt: Numbers the tasks of the session.
+        trial: The trial.
+        checkpoint: Where its state is on the driver's side.
+        stored: Its records that are stored already.
+        replicates: Whose views are still needed, of this trial and those that wait or run; views of others
+            may be deleted.
+    """
+
+    attempt: int
+    trial: Trial
+    checkpoint: Path
+    stored: tuple[EpochRecord, ...]
+    replicates: frozenset[int]
+
+
+@dataclass(frozen=True)
+class Begun:
+    """From a task: it has come to run."""
+
+    node: str
+
+
+@dataclass(frozen=True)
+class DataReady:
+    """From a task: it has brought the data to its node's disk.
+
+    Attributes:
+        node: Name of its host.
+        size: Bytes.
+        seconds: That it took.
+    """
+
+    node: str
+    size: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Lost:
+    """From a task: its worker is gone.
+
+    Attributes:
+        reason: What is known of why.
+    """
+
+    reason: str
+
+
+Told = Message | Begun | DataReady
+Outcome = TrialEnded | Fatal | Lost
+
+
+@dataclass(frozen=True)
+class Letter:
+    """From a task.
+
+    Attributes:
+        attempt: Of the task.
+        message: What it says.
+        ticket: Under which it waits for an answer; None where it does not.
+    """
+
+    attempt: int
+    message: Told
+    ticket: int | None = None
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """The data of a study, with the limit of what each node may keep ready.
+
+    Attributes:
+        data: The examples.
+        cache_limit: Bytes.
+    """
+
+    data: TrainingData
+    cache_limit: int

@@ -1,0 +1,258 @@
+"""What runs on a node: a Ray task is a trial, carried out by a worker process that tasks after it take over.
+
+The worker is that of the local executor, so a trial on a cluster does what it does on one machine. It ends
+with the Ray process that started it, however that ends.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batchscope.errors import BatchscopeError, ClusterError
+from batchscope.running.cluster.letters import Begun, DataReady, Errand, Lost, Order, Outcome, Parcel, Told
+from batchscope.running.cluster.node_files import SHARED, NodeFiles, node_files
+from batchscope.running.features import delete_features_but, room_for_features
+from batchscope.running.messages import (
+    AnySetUp,
+    BatchDone,
+    CommandSetUp,
+    Discarded,
+    EpochDone,
+    Fatal,
+    Message,
+    Ready,
+    RunTrial,
+    SetUp,
+    TrialEnded,
+)
+from batchscope.running.pool import Pool, Worker
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+
+__all__ = ["carry_out", "clean_up"]
+
+_PROGRESS_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class _Desk:
+    """The driver's desk, as one task speaks to it.
+
+    Attributes:
+        actor: Ray's handle.
+        attempt: Of the task.
+    """
+
+    actor: Any
+    attempt: int
+
+    def tell(self, message: Told) -> None:
+        self.actor.put.remote(self.attempt, message)
+
+    def ask(self, message: Message) -> Message:
+        import ray
+
+        answer: Message = ray.get(self.actor.ask.remote(self.attempt, message))
+        return answer
+
+
+@dataclass(frozen=True)
+class _Seat:
+    """The worker that this Ray process has, and what it was started with.
+
+    Attributes:
+        key: Session and visible GPUs; a task with another one starts another worker.
+        pool: Of this one worker.
+        worker: The worker.
+        files: The node's.
+        shared: Whether the run's folder is seen from here.
+    """
+
+    key: tuple[str, str, str | None]
+    pool: Pool
+    worker: Worker
+    files: NodeFiles
+    shared: bool
+
+    def checkpoint(self, order: Order) -> Path:
+        """Where the trial's state is kept."""
+        return order.checkpoint if self.shared else self.files.checkpoints / order.checkpoint.name
+
+    def leave(self) -> None:
+        """Ends the worker."""
+        self.pool.stop([self.worker])
+
+
+_seats: list[_Seat] = []
+"""None or one."""
+
+
+def carry_out(order: Order, refs: tuple[ObjectRef[Any], ObjectRef[Any] | None], actor: Any) -> Outcome:
+    """Carries out a trial, and tells the driver's desk of its course.
+
+    Args:
+        order: The trial.
+        refs: Of the `Errand` and, for Keras, the `Parcel`; within a tuple, so that Ray does not fetch
+            them for tasks that need neither.
+        actor: Handle of the `Desk`.
+
+    Returns:
+        How it ended.
+    """
+    desk = _Desk(actor, order.attempt)
+    import ray
+
+    desk.tell(Begun(ray.get_runtime_context().get_node_id()))
+    try:
+        seat = _take_seat(refs, desk)
+    except BatchscopeError as error:
+        return Fatal(error)
+    if isinstance(seat, Lost):
+        return seat
+    delete_features_but(seat.files.features, order.replicates)
+    try:
+        outcome = _relay(seat, order, desk)
+    except BaseException:  # the driver is gone, or wants no more of this task
+        _leave()
+        raise
+    if not isinstance(outcome, TrialEnded):
+        _leave()
+    return outcome
+
+
+def clean_up(run: str, session: str) -> None:
+    """Deletes what a session has kept on this node."""
+    import ray
+
+    node_files(ray.get_runtime_context().get_node_id(), run, session).delete()
+
+
+def _take_seat(refs: tuple[ObjectRef[Any], ObjectRef[Any] | None], desk: _Desk) -> _Seat | Lost:
+    """The seat of this process, made ready if it is another session's or nobody's."""
+    import ray
+
+    errand: Errand = ray.get(refs[0])
+    key = errand.run, errand.session, os.environ.get("CUDA_VISIBLE_DEVICES")
+    if _seats and _seats[0].key == key and _seats[0].worker.is_alive():
+        return _seats[0]
+    _leave()
+    _refuse_another_version(errand)
+    files = node_files(ray.get_runtime_context().get_node_id(), errand.run, errand.session)
+    room = 0 if refs[1] is None else _bring(files, refs[1], desk)
+    shared = _is_shared(errand)
+    _enter(errand)
+    logs = errand.folder / "logs" / files.path.parts[-3][:12] if shared else files.logs
+    mark = "" if isinstance(errand.set_up, SetUp) else errand.run
+    pool = Pool(_set_up_here(errand, files, room, logs), logs, mark)
+    worker = pool.start(errand.threads)
+    _seats.append(_Seat(key, pool, worker, files, shared))
+    _, first = pool.hear()
+    match first:
+        case Ready():
+            desk.tell(first)
+            return _seats[0]
+        case Fatal(error):
+            _leave()
+            raise error
+        case _:
+            reason = worker.obituary()
+            _leave()
+            return Lost(reason)
+
+
+def _leave() -> None:
+    while _seats:
+        _seats.pop().leave()
+
+
+def _refuse_another_version(errand: Errand) -> None:
+    version = metadata.version("batchscope")
+    if errand.version != version:
+        raise ClusterError(
+            f"{platform.node()}: all nodes must have the driver's batchscope {errand.version}, but this one "
+            f"has {version}; install the same everywhere"
+        )
+
+
+def _bring(files: NodeFiles, ref: ObjectRef[Any], desk: _Desk) -> int:
+    """Has the data on this node, and says how much may be kept ready beside them."""
+    import ray
+
+    start = time.perf_counter()
+    parcel: Parcel = ray.get(ref)
+    if files.bring(lambda: parcel.data):
+        size = sum(file.stat().st_size for file in files.data.iterdir())
+        desk.tell(DataReady(platform.node(), size, time.perf_counter() - start))
+    return room_for_features(files.path, parcel.cache_limit)
+
+
+def _is_shared(errand: Errand) -> bool:
+    try:
+        return (errand.folder / SHARED).read_text(encoding="utf-8") == errand.session
+    except OSError:
+        return False
+
+
+def _enter(errand: Errand) -> None:
+    """Goes where the driver is, for a command and modules are named from there.
+
+    Raises:
+        ClusterError: Somebody's own code needs that folder, and it is not here.
+    """
+    if errand.cwd.is_dir():
+        os.chdir(errand.cwd)
+    elif not isinstance(errand.set_up, SetUp):
+        raise ClusterError(
+            f"{errand.cwd}: training code of one's own runs in the folder that the run was started in, which "
+            f"must be on every node, but is not on {platform.node()}; start the run in a shared folder"
+        )
+    os.environ.update(errand.environment)
+
+
+def _set_up_here(errand: Errand, files: NodeFiles, room: int, logs: Path) -> AnySetUp:
+    match errand.set_up:
+        case SetUp():
+            return replace(errand.set_up, data=files.data, cache=files.features, cache_limit=room)
+        case CommandSetUp():
+            return replace(errand.set_up, logs=logs)
+        case _:
+            return errand.set_up
+
+
+def _relay(seat: _Seat, order: Order, desk: _Desk) -> Outcome:
+    """Passes on what the worker says and the driver answers until the trial is over."""
+    report = _throttled(desk)
+    seat.worker.tell(RunTrial(order.trial, seat.checkpoint(order), order.stored))
+    while True:
+        _, message = seat.pool.hear()
+        match message:
+            case None:
+                return Lost(seat.worker.obituary())
+            case TrialEnded() | Fatal():
+                return message
+            case BatchDone():
+                report(message)
+            case EpochDone() | Discarded():
+                seat.worker.tell(desk.ask(message))
+
+
+def _throttled(desk: _Desk) -> Callable[[BatchDone], None]:
+    """Passes on where an epoch stands, about once a second: many nodes tell one driver."""
+    told = 0.0
+
+    def report(message: BatchDone) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if now - told >= _PROGRESS_SECONDS:
+            told = now
+            desk.tell(message)
+
+    return report
