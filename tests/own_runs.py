@@ -11,6 +11,7 @@ from pathlib import Path
 from batchscope.api import Run
 from batchscope.own.function import TrainFunction, function_name, function_spec, pack
 from batchscope.resolving import resolve
+from batchscope.running.options import RunOptions
 from batchscope.running.run import run_study
 from run_samples import Events
 
@@ -27,23 +28,34 @@ REPORT = (
 Told = Callable[..., Run]
 
 
-def run_function(train: TrainFunction, folder: Path, watcher: Events | None = None, **keys: object) -> Run:
+def run_function(
+    train: TrainFunction,
+    folder: Path,
+    watcher: Events | None = None,
+    options: RunOptions | None = None,
+    **keys: object,
+) -> Run:
     """Two batch sizes, 16 and 32, and one replicate, unless told otherwise."""
     raw = {"name": function_name(train), "function": function_spec(train).model_dump(exclude_none=True)}
     study = resolve(raw | {"batch_sizes": [16, 32], "replicates": 1} | keys, [])
-    run_study(study, folder, watcher or Events(), None, pack(train))
+    run_study(study, folder, watcher or Events(), options, pack(train))
     return Run(folder)
 
 
 def run_program(
-    text: str, folder: Path, arguments: Sequence[str] = (), watcher: Events | None = None, **keys: object
+    text: str,
+    folder: Path,
+    arguments: Sequence[str] = (),
+    watcher: Events | None = None,
+    options: RunOptions | None = None,
+    **keys: object,
 ) -> Run:
     """The same for a Python program, which is written beside the run's folder."""
     program = folder.with_name("program.py")
     program.write_text(HEAD + REPORT + text, encoding="utf-8")
     command = shlex.join([sys.executable, str(program), *arguments])
     raw = {"name": "program", "command": command, "batch_sizes": [16, 32], "replicates": 1}
-    run_study(resolve(raw | keys, []), folder, watcher or Events())
+    run_study(resolve(raw | keys, []), folder, watcher or Events(), options)
     return Run(folder)
 
 

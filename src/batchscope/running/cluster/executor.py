@@ -166,11 +166,12 @@ class _Execution:
         self._answers: dict[int, Message] = {}
         self._refs = ray.put(session.errand), None if session.parcel is None else ray.put(session.parcel)
         here = _on(ray.get_runtime_context().get_node_id(), soft=False)
-        actor: Any = ray.remote(num_cpus=0, max_concurrency=_TASKS_AT_A_TIME)(Desk)
+        remote: Any = ray.remote  # whose types know neither methods of actors nor all options
+        actor = remote(num_cpus=0, max_concurrency=_TASKS_AT_A_TIME)(Desk)
         self._desk: Any = actor.options(scheduling_strategy=here).remote()
         self._mail: ObjectRef[Any] = self._desk.exchange.remote({})
         # Without max_calls a task with a GPU would end its process, and the worker with it.
-        self._task: Any = ray.remote(max_retries=0, max_calls=0)(carry_out)
+        self._task = remote(max_retries=0, max_calls=0)(carry_out)
 
     def carry_out(self, nodes: tuple[Node, ...]) -> None:
         """Submits tasks, and takes what they say until all are done."""
