@@ -189,8 +189,9 @@ def run(
             left, or memory has room for.
         cache_limit: What ready features may take up on disk, in bytes or as a text like ``8GB``.
         executor: ``local`` for worker processes on this machine, ``ray`` for a Ray cluster.
-        address: With ``ray``: ``HOST:PORT`` of a cluster's head, or ``auto`` for the one that this machine
-            belongs to; by default that of ``RAY_ADDRESS``, and without it a cluster of this machine alone.
+        address: With ``ray``: ``HOST:PORT`` of a cluster's head, ``auto`` for the cluster that this machine
+            belongs to, or ``local`` for one of this machine alone; by default that of ``RAY_ADDRESS``, else
+            ``auto`` or, where there is none, ``local``.
         cpus_per_trial: With ``ray``: CPUs that a trial is given, by default 1; shares are allowed.
         gpus_per_trial: With ``ray``: GPUs, by default none; shares are allowed.
         track: Tools that follow the run while it goes on: ``mlflow``, ``tensorboard``, or both. One that

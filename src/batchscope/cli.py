@@ -142,7 +142,7 @@ def run(
     address: Annotated[
         str | None,
         typer.Option(
-            help="With ray: HOST:PORT of the head, or auto; default RAY_ADDRESS, else this machine alone.",
+            help="With ray: HOST:PORT of the head, auto or local; default what is there, else local.",
             show_default=False,
         ),
     ] = None,

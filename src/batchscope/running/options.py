@@ -40,8 +40,8 @@ class ClusterOptions:
             problems.append(Problem("cpus_per_trial", "must be above 0 where gpus_per_trial is 0", "0"))
         if self.address is not None and "://" in self.address:
             rule = (
-                "must be HOST:PORT of the cluster's head or auto; the run is to be started on a node of the "
-                "cluster, for its driver keeps the results there"
+                "must be HOST:PORT of the cluster's head, auto or local; start the run on a node of "
+                "the cluster, for its driver keeps the results there"
             )
             problems.append(Problem("address", rule, self.address))
         if problems:

@@ -190,6 +190,13 @@ class Pool:
         """Waits for the next message of any worker; None is the last of one that is gone."""
         return self._inbox.get()
 
+    def hear_within(self, seconds: float) -> Heard | None:
+        """The same, but None where there is none for so long."""
+        try:
+            return self._inbox.get(timeout=seconds)
+        except queue.Empty:
+            return None
+
     def hear_again(self, heard: Heard) -> None:
         """Puts a message back, to be heard after those that wait."""
         self._inbox.put(heard)

@@ -24,9 +24,10 @@ def connected(address: str | None) -> Iterator[None]:
     A connection that the program has already is used, and left as it is.
 
     Args:
-        address: ``HOST:PORT`` of a cluster's head, or ``auto`` for the one that this machine belongs to;
-            None for the one that ``RAY_ADDRESS`` names, and without that for a cluster of this machine
-            alone, which is started here and ends with the block.
+        address: ``HOST:PORT`` of a cluster's head, ``auto`` for the one that this machine belongs to, or
+            ``local`` for one of this machine alone, which is started here and ends with the block. None for
+            the one that ``RAY_ADDRESS`` names, without that as ``auto``, and where there is none as
+            ``local``.
 
     Raises:
         ClusterError: Ray is not installed, or there is no such cluster.

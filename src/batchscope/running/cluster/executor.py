@@ -51,7 +51,8 @@ __all__ = ["TRIES", "Session", "Work", "execute", "threads_of"]
 TRIES = 3
 """Tasks that a trial may lose in a session before it has failed."""
 _LOOK_SECONDS = 2.0
-_CLEANING_SECONDS = 10.0
+_CANCELLING_SECONDS = 5.0
+_CLEANING_SECONDS = 5.0
 _TASKS_AT_A_TIME = 100_000
 
 
@@ -187,8 +188,7 @@ class _Execution:
         import ray
 
         with suppress(ray.exceptions.RayError):
-            for ref in self._flights:
-                ray.cancel(ref, force=True)
+            self._cancel(list(self._flights))
             ray.kill(self._desk)
             task: Any = ray.remote(clean_up)
             errand = self._session.errand
@@ -199,6 +199,16 @@ class _Execution:
                 for node in alive(self._session.options)
             ]
             ray.wait(cleaning, num_returns=len(cleaning), timeout=_CLEANING_SECONDS)
+
+    def _cancel(self, refs: list[ObjectRef[Any] | Any]) -> None:
+        """Lets tasks end their workers, then ends those that do not come to it."""
+        import ray
+
+        for ref in refs:
+            ray.cancel(ref)
+        _, left = ray.wait(refs, num_returns=len(refs), timeout=_CANCELLING_SECONDS) if refs else ([], [])
+        for ref in left:
+            ray.cancel(ref, force=True)
 
     def _submit(self) -> None:
         """Fills the nodes' slots, emptiest node first, so that few trials are spread over all of them."""

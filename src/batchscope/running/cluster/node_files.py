@@ -17,7 +17,7 @@ from batchscope.errors import ClusterError
 
 __all__ = ["SHARED", "NodeFiles", "node_files"]
 
-_FOLDERS_ABOVE = 3  # of the run, of the node, of the user
+_FOLDERS_ABOVE = 3  # of the session, of the run, of the user
 SHARED = "shared-folder"
 """Name of the file in the run's folder by which nodes know whether they see it."""
 
@@ -82,31 +82,32 @@ class NodeFiles:
     def delete(self) -> None:
         """Deletes all of it; what the file system will not let go of takes up room and harms nothing."""
         shutil.rmtree(self.path, ignore_errors=True)
-        with suppress(OSError):  # another run, or another session of this one, has something there
+        with suppress(OSError):  # another node of this machine, or another run, has something there
             for folder in list(self.path.parents)[:_FOLDERS_ABOVE]:
                 folder.rmdir()
 
 
 def node_files(node: str, run: str, session: str) -> NodeFiles:
-    """Makes a session's folder on this node, and deletes those that killed sessions of its run left here.
+    """Makes a session's folder of this node, and deletes those that killed sessions of its run left here.
 
     Args:
         node: Ray's id; several nodes may be one machine.
-        run: The run's identity.
-        session: The session's.
+        run: The run's mark.
+        session: The session's own.
 
     Raises:
         ClusterError: It cannot be written.
     """
-    of_run = Path(tempfile.gettempdir()) / f"batchscope-{getpass.getuser()}" / node / run
+    of_run = Path(tempfile.gettempdir()) / f"batchscope-{getpass.getuser()}" / run
+    path = of_run / session / node
     try:
         for entry in of_run.glob("*"):
             if entry.name != session:
-                NodeFiles(entry).delete()
-        (of_run / session).mkdir(parents=True, exist_ok=True, mode=0o700)
+                shutil.rmtree(entry, ignore_errors=True)
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise ClusterError(
-            f"{of_run}: each node must let its data be kept here, but: {error}; set TMPDIR to another folder "
+            f"{path}: each node must let its data be kept here, but: {error}; set TMPDIR to another folder "
             "before the node's 'ray start'"
         ) from error
-    return NodeFiles(of_run / session)
+    return NodeFiles(path)

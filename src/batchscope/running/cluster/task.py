@@ -13,9 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from batchscope.errors import BatchscopeError, ClusterError
+from batchscope.running.cluster.guard import start_guard
 from batchscope.running.cluster.letters import Begun, DataReady, Errand, Lost, Order, Outcome, Parcel, Told
 from batchscope.running.cluster.node_files import SHARED, NodeFiles, node_files
 from batchscope.running.features import delete_features_but, room_for_features
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["carry_out", "clean_up"]
 
 _PROGRESS_SECONDS = 1.0
+_STEP_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class _Seat:
         worker: The worker.
         files: The node's.
         shared: Whether the run's folder is seen from here.
+        guard: Of the worker, where it carries out somebody's own code.
     """
 
     key: tuple[str, str, str | None]
@@ -81,6 +84,7 @@ class _Seat:
     worker: Worker
     files: NodeFiles
     shared: bool
+    guard: BinaryIO | None
 
     def checkpoint(self, order: Order) -> Path:
         """Where the trial's state is kept."""
@@ -89,6 +93,8 @@ class _Seat:
     def leave(self) -> None:
         """Ends the worker."""
         self.pool.stop([self.worker])
+        if self.guard is not None:
+            self.guard.close()
 
 
 _seats: list[_Seat] = []
@@ -149,12 +155,13 @@ def _take_seat(refs: tuple[ObjectRef[Any], ObjectRef[Any] | None], desk: _Desk) 
     room = 0 if refs[1] is None else _bring(files, refs[1], desk)
     shared = _is_shared(errand)
     _enter(errand)
-    logs = errand.folder / "logs" / files.path.parts[-3][:12] if shared else files.logs
+    logs = (errand.folder / "logs" if shared else files.logs) / f"{files.path.name[:8]}-{os.getpid()}"
     mark = "" if isinstance(errand.set_up, SetUp) else errand.run
     pool = Pool(_set_up_here(errand, files, room, logs), logs, mark)
     worker = pool.start(errand.threads)
-    _seats.append(_Seat(key, pool, worker, files, shared))
-    _, first = pool.hear()
+    guard = start_guard(worker.mark) if worker.mark else None
+    _seats.append(_Seat(key, pool, worker, files, shared, guard))
+    first = _hear(pool)
     match first:
         case Ready():
             desk.tell(first)
@@ -232,7 +239,7 @@ def _relay(seat: _Seat, order: Order, desk: _Desk) -> Outcome:
     report = _throttled(desk)
     seat.worker.tell(RunTrial(order.trial, seat.checkpoint(order), order.stored))
     while True:
-        _, message = seat.pool.hear()
+        message = _hear(seat.pool)
         match message:
             case None:
                 return Lost(seat.worker.obituary())
@@ -242,6 +249,17 @@ def _relay(seat: _Seat, order: Order, desk: _Desk) -> Outcome:
                 report(message)
             case EpochDone() | Discarded():
                 seat.worker.tell(desk.ask(message))
+
+
+def _hear(pool: Pool) -> Message | None:
+    """The worker's next message; None where it is gone.
+
+    Ray cancels a task by an exception that enters between two steps of it, so none may take long.
+    """
+    while True:
+        heard = pool.hear_within(_STEP_SECONDS)
+        if heard is not None:
+            return heard[1]
 
 
 def _throttled(desk: _Desk) -> Callable[[BatchDone], None]:
