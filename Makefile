@@ -4,7 +4,7 @@ BIN := .venv/bin
 EXTRAS ?= tensorflow
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test fuzz docs bench growth lint format clean
+.PHONY: help install demo test fuzz docs bench growth scale lint format clean
 
 help:  ## List the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -12,7 +12,7 @@ help:  ## List the commands
 $(BIN)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable '.[$(EXTRAS),kaggle,mlflow,tensorboard]' $$($(BIN)/python scripts/dev_requirements.py)
+		--editable '.[$(EXTRAS),kaggle,mlflow,ray,tensorboard]' $$($(BIN)/python scripts/dev_requirements.py)
 	touch $@
 
 install: $(BIN)/.installed  ## Install into .venv
@@ -45,6 +45,9 @@ bench: install  ## Measure against plain Keras and plain PyTorch; writes docs/pe
 
 growth: install  ## Measure how time and memory grow; writes docs/performance.md
 	$(BIN)/python bench/growth.py
+
+scale: install  ## Measure ten thousand trials and two nodes against one; writes docs/performance.md
+	$(BIN)/python bench/scale.py
 
 lint: install  ## Check style, types and layers
 	$(BIN)/ruff check

@@ -8,7 +8,6 @@ import pytest
 
 from batchscope.errors import ClusterError, StudyError
 from batchscope.records import Trial
-from batchscope.running.cluster.executor import threads_of
 from batchscope.running.cluster.nodes import Node, refuse_too_small, room_on
 from batchscope.running.cluster.placing import Queue
 from batchscope.running.options import ClusterOptions, cluster_options
@@ -93,7 +92,7 @@ def test_a_node_without_gpus_has_no_room_for_a_trial_that_asks_for_one():
 
 @pytest.mark.parametrize(("cpus", "threads"), [(0.5, 1), (1.0, 1), (1.9, 1), (4.0, 4)])
 def test_a_trial_computes_with_its_whole_cpus(cpus: float, threads: int):
-    assert threads_of(ClusterOptions(cpus_per_trial=cpus)) == threads
+    assert ClusterOptions(cpus_per_trial=cpus).threads == threads
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Set
 from contextlib import suppress
 from pathlib import Path
@@ -24,16 +25,19 @@ class FeatureCleaner:
     """
 
     def __init__(self, folder: Path, trials: Iterable[Trial]) -> None:
-        self._folder, self._left = folder, set(trials)
+        self._folder = folder
+        self._left = Counter(trial.replicate for trial in trials)
 
     def added(self, trials: Iterable[Trial]) -> None:
         """More trials are still to end."""
-        self._left.update(trials)
+        self._left.update(trial.replicate for trial in trials)
 
     def ended(self, trial: Trial) -> None:
         """A trial is over, well or not; one that failed is tried again in another session."""
-        self._left.discard(trial)
-        delete_features_but(self._folder, {trial.replicate for trial in self._left})
+        self._left[trial.replicate] -= 1
+        if self._left[trial.replicate] <= 0:
+            del self._left[trial.replicate]
+            delete_features_but(self._folder, self._left.keys())
 
 
 def delete_features_but(folder: Path, replicates: Set[int]) -> None:

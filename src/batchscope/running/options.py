@@ -47,6 +47,11 @@ class ClusterOptions:
         if problems:
             raise StudyError("run", problems)
 
+    @property
+    def threads(self) -> int:
+        """That a trial computes with."""
+        return max(math.floor(self.cpus_per_trial), 1)
+
 
 @dataclass(frozen=True)
 class RunOptions:

@@ -23,8 +23,7 @@ from batchscope.errors import RunFolderError
 from batchscope.own.function import PackedFunction
 from batchscope.own_study import AnyOwnStudy, AnyStudy
 from batchscope.records import Trial
-from batchscope.running.cluster.executor import Work, threads_of
-from batchscope.running.cluster.session import ClusterRun
+from batchscope.running.cluster.connection import refuse_without_ray
 from batchscope.running.extending import extend, is_finished
 from batchscope.running.features import FeatureCleaner, delete_features, room_for_features
 from batchscope.running.folder import RunFolder
@@ -75,6 +74,9 @@ def run_study(
     Raises:
         BatchscopeError: Nothing can be run at all.
     """
+    options = options or RunOptions()
+    if options.cluster is not None:
+        refuse_without_ray()
     place = RunFolder(folder)
     own = None if isinstance(study, Study) else own_set_up(study, place, function)
     with place.claim(study) as store, watcher:
@@ -89,7 +91,7 @@ def run_study(
         else:
             with _session(store, changes) as session:
                 training = _Training(study, place, store, watcher, session, own, growth)
-                training.carry_out(training.begin(), options or RunOptions())
+                training.carry_out(training.begin(), options)
         statuses = store.trials()
         _delete_what_is_done(place, statuses)
         return statuses
@@ -200,6 +202,10 @@ class _Training:
             own = "" if isinstance(self.study, Study) else mark
             execute(set_up, jobs, recorder, self.place.logs, choice.layouts, more, own)
         else:
+            # Not before: they bring what only Ray's extra installs.
+            from batchscope.running.cluster.executor import Work
+            from batchscope.running.cluster.session import ClusterRun
+
             run = ClusterRun(self.place, mark, options, options.cluster)
             run.execute(set_up, Work(jobs, more, self._job), recorder)
 
@@ -207,7 +213,7 @@ class _Training:
         """How the trials share this machine; of a cluster, why it is its nodes that decide."""
         before = threads_before(self.store)
         if options.cluster is not None:
-            threads = threads_of(options.cluster)
+            threads = options.cluster.threads
             if before not in (None, threads):
                 self.watcher.note(
                     f"trials compute with {threads} threads each, those that are stored with {before}: the "

@@ -12,9 +12,23 @@ from contextlib import contextmanager
 
 from batchscope.errors import ClusterError
 
-__all__ = ["connected"]
+__all__ = ["connected", "refuse_without_ray"]
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+def refuse_without_ray() -> None:
+    """Refuses to go on where what only Ray's extra installs is not there.
+
+    Raises:
+        ClusterError: So it is.
+    """
+    missing = [name for name in ("ray", "filelock") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ClusterError(
+            f"the Ray executor needs {' and '.join(missing)}, which is not installed; "
+            "pip install 'batchscope[ray]' on every machine of the cluster"
+        )
 
 
 @contextmanager
@@ -30,13 +44,8 @@ def connected(address: str | None) -> Iterator[None]:
             ``local``.
 
     Raises:
-        ClusterError: Ray is not installed, or there is no such cluster.
+        ClusterError: There is no such cluster.
     """
-    if importlib.util.find_spec("ray") is None:
-        raise ClusterError(
-            "the Ray executor needs Ray, which is not installed; pip install 'batchscope[ray]' on every "
-            "machine of the cluster"
-        )
     # A cluster that is started here tells nobody of it.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray

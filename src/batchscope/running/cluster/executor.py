@@ -46,7 +46,7 @@ from batchscope.running.pool import Job
 if TYPE_CHECKING:
     from ray import ObjectRef
 
-__all__ = ["TRIES", "Session", "Work", "execute", "threads_of"]
+__all__ = ["TRIES", "Session", "Work", "execute"]
 
 TRIES = 3
 """Tasks that a trial may lose in a session before it has failed."""
@@ -86,11 +86,6 @@ class Session:
     parcel: Parcel | None
     options: ClusterOptions
     most: int | None
-
-
-def threads_of(options: ClusterOptions) -> int:
-    """Threads that a trial computes with: its whole CPUs, at least one."""
-    return max(math.floor(options.cpus_per_trial), 1)
 
 
 def execute(session: Session, work: Work, sink: Sink) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from batchscope.data import TrainingData
 from batchscope.errors import RunFolderError
 from batchscope.running.cluster.connection import connected
-from batchscope.running.cluster.executor import Session, Work, execute, threads_of
+from batchscope.running.cluster.executor import Session, Work, execute
 from batchscope.running.cluster.letters import Errand, Parcel
 from batchscope.running.cluster.node_files import SHARED
 from batchscope.running.folder import RunFolder
@@ -72,7 +72,7 @@ class ClusterRun:
             folder=self.place.path.absolute(),
             cwd=Path.cwd(),
             environment={name: os.environ[name] for name in _TRAINED_BY if name in os.environ},
-            threads=threads_of(self.cluster),
+            threads=self.cluster.threads,
         )
 
 

@@ -1,0 +1,40 @@
+"""The bench of scale: what its tables hold, and a run of each kind in small."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nodes_run import NodesRun
+from scale import nodes_table, scale_table
+from scale_run import BATCH_SIZES, ScaleRun
+
+BENCH = Path(__file__).parents[2] / "bench"
+
+
+def test_a_trial_that_does_nothing_costs_its_share_of_the_workers_time():
+    run = ScaleRun("ray", 10_000, 200_000, 2, 3.25, 400.0, 12.5, 7.5, 600_000_000)
+    assert run.cost_of_trial == pytest.approx(0.08)
+    row = scale_table([run]).splitlines()[-1]
+    assert row == "| ray | 10,000 | 200,000 | 3.2 | 500 | 80.0 | 12.5 | 7.5 | 600 |"
+
+
+def test_two_nodes_stand_beside_the_one_of_their_pair():
+    runs = [NodesRun(1, 10, 200.0, 180.0), NodesRun(2, 10, 110.0, 90.0)]
+    assert nodes_table([*runs, *runs]).splitlines()[2:] == [
+        "| 1 | 200 | 110 | 0.55 | 180 | 90 | 0.50 |",
+        "| 2 | 200 | 110 | 0.55 | 180 | 90 | 0.50 |",
+    ]
+
+
+def test_a_run_counts_what_it_stored(tmp_path: Path):
+    command = [sys.executable, str(BENCH / "scale_run.py"), "local", str(tmp_path / "run"), "1", "2"]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    found = ScaleRun(**json.loads(told))
+    assert (found.trials, found.records) == (len(BATCH_SIZES), 2 * len(BATCH_SIZES))
+    assert min(found.start, found.trained, found.report, found.again) > 0
+    assert 50e6 < found.memory < 5e9
