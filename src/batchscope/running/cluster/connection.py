@@ -56,7 +56,7 @@ def connected(address: str | None) -> Iterator[None]:
     with _handlers_kept():
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        except (ray.exceptions.RayError, ConnectionError, ValueError, RuntimeError, OSError) as error:
             raise ClusterError(
                 f"{address or os.environ.get('RAY_ADDRESS') or 'a cluster of this machine alone'}: must be a "
                 f"Ray cluster that can be reached from here, but: {error}; see docs/clusters.md"
