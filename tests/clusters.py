@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+import pytest
 
 from batchscope.running.machine import usable_cores
 from batchscope.running.options import ClusterOptions, RunOptions
@@ -24,20 +25,28 @@ _SETTINGS = {
 
 @contextmanager
 def cluster(nodes: int = 2) -> Iterator[Any]:
-    """Nodes of one core each, the first of them the head; this process is connected to them."""
+    """Nodes of one core each, the first of them the head; this process is connected to them.
+
+    The head has two GPUs in name: Ray hands out their numbers.
+    """
     import ray
     from ray.cluster_utils import Cluster
 
-    os.environ.update(_SETTINGS)
-    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    try:
-        for _ in range(nodes - 1):
-            started.add_node(num_cpus=1)
-        ray.init(address=started.address, log_to_driver=False, logging_level=logging.ERROR)
-        yield started
-    finally:
-        ray.shutdown()
-        started.shutdown()
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in _SETTINGS.items():
+            environment.setenv(name, value)
+        started = Cluster()
+        try:
+            with pytest.MonkeyPatch.context() as of_the_head:
+                of_the_head.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+                started.add_node(num_cpus=1, num_gpus=2, include_dashboard=False)
+            for _ in range(nodes - 1):
+                started.add_node(num_cpus=1, num_gpus=0)
+            ray.init(address=started.address, log_to_driver=False, logging_level=logging.ERROR)
+            yield started
+        finally:
+            ray.shutdown()
+            started.shutdown()
 
 
 def on_ray(workers: int | None = None, **asked: Any) -> RunOptions:

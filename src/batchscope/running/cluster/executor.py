@@ -51,6 +51,7 @@ __all__ = ["TRIES", "Session", "Work", "execute"]
 TRIES = 3
 """Tasks that a trial may lose in a session before it has failed."""
 _LOOK_SECONDS = 2.0
+_PATIENCE_SECONDS = 120.0
 _CANCELLING_SECONDS = 5.0
 _CLEANING_SECONDS = 5.0
 _TASKS_AT_A_TIME = 100_000
@@ -155,13 +156,14 @@ class _Execution:
         self._queue = Queue(work.jobs)
         self._nodes: tuple[Node, ...] = ()
         self._looked = -math.inf
+        self._alone_since: float | None = None
         self._flights: dict[ObjectRef[Any], _Flight] = {}
         self._attempts: dict[int, _Flight] = {}
         self._numbers = itertools.count()
         self._tries: Counter[str] = Counter()
         self._answers: dict[int, Message] = {}
         self._refs = ray.put(session.errand), None if session.parcel is None else ray.put(session.parcel)
-        here = _on(ray.get_runtime_context().get_node_id(), soft=False)
+        here = _on(ray.get_runtime_context().get_node_id())
         remote: Any = ray.remote  # whose types know neither methods of actors nor all options
         actor = remote(num_cpus=0, max_concurrency=_TASKS_AT_A_TIME)(Desk)
         self._desk: Any = actor.options(scheduling_strategy=here).remote()
@@ -173,8 +175,11 @@ class _Execution:
         """Submits tasks, and takes what they say until all are done."""
         self._nodes, self._looked = nodes, time.monotonic()
         self._submit()
-        while self._flights:
-            self._listen()
+        while self._flights or len(self._queue):
+            if self._flights:
+                self._listen()
+            else:
+                self._wait_for_a_node()
             self._look()
             self._submit()
 
@@ -188,7 +193,7 @@ class _Execution:
             task: Any = ray.remote(clean_up)
             errand = self._session.errand
             cleaning = [
-                task.options(num_cpus=0, max_retries=0, scheduling_strategy=_on(node.id, soft=False)).remote(
+                task.options(num_cpus=0, max_retries=0, scheduling_strategy=_on(node.id)).remote(
                     errand.run, errand.session
                 )
                 for node in alive(self._session.options)
@@ -219,6 +224,7 @@ class _Execution:
             busy[node.id] += 1
 
     def _launch(self, job: Job, node: Node) -> None:
+        self._alone_since = None
         flight = _Flight(next(self._numbers), job, node.id)
         flying = {each.job.trial.replicate for each in self._flights.values()}
         order = Order(
@@ -232,7 +238,7 @@ class _Execution:
         task = self._task.options(
             num_cpus=options.cpus_per_trial,
             num_gpus=options.gpus_per_trial,
-            scheduling_strategy=_on(node.id, soft=True),
+            scheduling_strategy=_on(node.id),
             name=job.trial.name,
         )
         self._flights[task.remote(order, self._refs, self._desk)] = flight
@@ -251,6 +257,23 @@ class _Execution:
                 self._sink.note(f"node {node.name} has left the cluster")
         for node in set(self._nodes) - set(before):
             self._sink.note(f"node {node.name} has joined the cluster")
+
+    def _wait_for_a_node(self) -> None:
+        """Waits where all nodes that had room are gone.
+
+        Raises:
+            ClusterError: None has come for `_PATIENCE_SECONDS`.
+        """
+        if self._alone_since is None:
+            self._alone_since = time.monotonic()
+            self._sink.note(f"no node has room for a trial; waiting {_PATIENCE_SECONDS:g} s for one")
+        if time.monotonic() - self._alone_since > _PATIENCE_SECONDS:
+            raise ClusterError(
+                "some node of the cluster must have room for a trial, but none had for "
+                f"{_PATIENCE_SECONDS:g} s, and {len(self._queue)} trials wait; add nodes, then the same "
+                "command goes on"
+            )
+        time.sleep(_LOOK_SECONDS)
 
     def _listen(self) -> None:
         """Waits for letters or the end of a task, and takes all that are there."""
@@ -307,8 +330,13 @@ class _Execution:
     def _land(self, ref: ObjectRef[Any]) -> None:
         flight = self._flights.pop(ref)
         del self._attempts[flight.attempt]
+        outcome = _outcome(ref)
+        if outcome is None:
+            self._looked = -math.inf
+            self._queue.put_back(self._work.again(flight.job.trial))
+            return
         self._begin(flight, flight.node)
-        match _outcome(ref):
+        match outcome:
             case Fatal(error):
                 raise error
             case TrialEnded(error):
@@ -318,6 +346,7 @@ class _Execution:
 
     def _lose(self, trial: Trial, reason: str) -> None:
         """Has a trial carried out again, unless it was lost too often."""
+        self._looked = -math.inf
         self._tries[trial.name] += 1
         lost = self._tries[trial.name]
         if lost == TRIES:
@@ -330,8 +359,11 @@ class _Execution:
         self._queue.put_back(self._work.again(trial))
 
 
-def _outcome(ref: ObjectRef[Any]) -> Outcome:
+def _outcome(ref: ObjectRef[Any]) -> Outcome | None:
     """How a task ended; what Ray says of one that gave no answer is a loss.
+
+    Returns:
+        None where the node was gone before the task came to it.
 
     Raises:
         ClusterError: The node has no batchscope, or one that cannot be imported.
@@ -347,13 +379,18 @@ def _outcome(ref: ObjectRef[Any]) -> Outcome:
                 f"{error.cause}; pip install it there, as on this machine"
             ) from error
         return Lost(str(error))
+    except ray.exceptions.TaskUnschedulableError:
+        return None
     except ray.exceptions.RayError as error:
         return Lost(f"{type(error).__name__}: {error}")
     return outcome
 
 
-def _on(node: str, *, soft: bool) -> Any:
-    """Ray's word for a node; `soft`: for another where that one is gone."""
+def _on(node: str) -> Any:
+    """Ray's word for a node.
+
+    Softly bound, a task whose node is gone would wait for ever where no other has room for it.
+    """
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    return NodeAffinitySchedulingStrategy(node, soft=soft)
+    return NodeAffinitySchedulingStrategy(node, soft=False)

@@ -30,6 +30,8 @@ class Errand:
         cwd: Where the driver was started.
         environment: Variables that decide how workers train.
         threads: Of a worker.
+        keep_workers: Whether a worker is kept for the next trial. One that has used a GPU would keep its
+            memory, while Ray counts the GPU as free.
     """
 
     run: str
@@ -40,6 +42,7 @@ class Errand:
     cwd: Path
     environment: Mapping[str, str]
     threads: int
+    keep_workers: bool
 
 
 @dataclass(frozen=True)

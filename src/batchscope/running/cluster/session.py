@@ -25,6 +25,8 @@ __all__ = ["ClusterRun"]
 
 # What decides how workers train; the rest of the environment is each node's own.
 _TRAINED_BY = ("KERAS_BACKEND", "TF_DETERMINISTIC_OPS", "XLA_FLAGS")
+# So that TensorFlow and JAX do not take all of a GPU's memory where several trials share it.
+_SHARED_GPU = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,14 @@ class ClusterRun:
             set_up=set_up,
             folder=self.place.path.absolute(),
             cwd=Path.cwd(),
-            environment={name: os.environ[name] for name in _TRAINED_BY if name in os.environ},
+            environment=self._environment(),
             threads=self.cluster.threads,
+            keep_workers=self.cluster.gpus_per_trial == 0,
         )
+
+    def _environment(self) -> dict[str, str]:
+        settings = {name: os.environ[name] for name in _TRAINED_BY if name in os.environ}
+        return (_SHARED_GPU if 0 < self.cluster.gpus_per_trial < 1 else {}) | settings
 
 
 @contextmanager

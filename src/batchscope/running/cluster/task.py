@@ -71,20 +71,22 @@ class _Seat:
     """The worker that this Ray process has, and what it was started with.
 
     Attributes:
-        key: Session and visible GPUs; a task with another one starts another worker.
+        key: Of the run and its session; a task of another one starts another worker.
         pool: Of this one worker.
         worker: The worker.
         files: The node's.
         shared: Whether the run's folder is seen from here.
         guard: Of the worker, where it carries out somebody's own code.
+        keep: Whether the worker is kept for the next trial.
     """
 
-    key: tuple[str, str, str | None]
+    key: tuple[str, str]
     pool: Pool
     worker: Worker
     files: NodeFiles
     shared: bool
     guard: BinaryIO | None
+    keep: bool
 
     def checkpoint(self, order: Order) -> Path:
         """Where the trial's state is kept."""
@@ -129,7 +131,7 @@ def carry_out(order: Order, refs: tuple[ObjectRef[Any], ObjectRef[Any] | None], 
     except BaseException:  # the driver is gone, or wants no more of this task
         _leave()
         raise
-    if not isinstance(outcome, TrialEnded):
+    if not (seat.keep and isinstance(outcome, TrialEnded)):
         _leave()
     return outcome
 
@@ -146,7 +148,7 @@ def _take_seat(refs: tuple[ObjectRef[Any], ObjectRef[Any] | None], desk: _Desk) 
     import ray
 
     errand: Errand = ray.get(refs[0])
-    key = errand.run, errand.session, os.environ.get("CUDA_VISIBLE_DEVICES")
+    key = errand.run, errand.session
     if _seats and _seats[0].key == key and _seats[0].worker.is_alive():
         return _seats[0]
     _leave()
@@ -160,7 +162,7 @@ def _take_seat(refs: tuple[ObjectRef[Any], ObjectRef[Any] | None], desk: _Desk) 
     pool = Pool(_set_up_here(errand, files, room, logs), logs, mark)
     worker = pool.start(errand.threads)
     guard = start_guard(worker.mark) if worker.mark else None
-    _seats.append(_Seat(key, pool, worker, files, shared, guard))
+    _seats.append(_Seat(key, pool, worker, files, shared, guard, errand.keep_workers))
     first = _hear(pool)
     match first:
         case Ready():
