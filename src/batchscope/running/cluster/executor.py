@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from batchscope.errors import ClusterError, HistoryError
 from batchscope.records import EpochRecord, Trial
 from batchscope.running.cluster.desk import Desk
+from batchscope.running.cluster.flights import Flight, bound_to, outcome_of
 from batchscope.running.cluster.letters import (
     Begun,
     DataReady,
@@ -21,7 +22,6 @@ from batchscope.running.cluster.letters import (
     Letter,
     Lost,
     Order,
-    Outcome,
     Parcel,
 )
 from batchscope.running.cluster.nodes import Node, alive, refuse_too_small
@@ -129,23 +129,6 @@ def _layout(session: Session, nodes: Iterable[Node], jobs: int) -> Layout:
     return Layout(min(most, jobs), session.errand.threads)
 
 
-@dataclass(eq=False)
-class _Flight:
-    """A task that was submitted.
-
-    Attributes:
-        attempt: Its number.
-        job: What it carries out.
-        node: Where it was sent to.
-        begun: Whether it has come to run.
-    """
-
-    attempt: int
-    job: Job
-    node: str
-    begun: bool = False
-
-
 class _Execution:
     """The jobs that wait, and the tasks that are under way."""
 
@@ -157,13 +140,13 @@ class _Execution:
         self._nodes: tuple[Node, ...] = ()
         self._looked = -math.inf
         self._alone_since: float | None = None
-        self._flights: dict[ObjectRef[Any], _Flight] = {}
-        self._attempts: dict[int, _Flight] = {}
+        self._flights: dict[ObjectRef[Any], Flight] = {}
+        self._attempts: dict[int, Flight] = {}
         self._numbers = itertools.count()
         self._tries: Counter[str] = Counter()
         self._answers: dict[int, Message] = {}
         self._refs = ray.put(session.errand), None if session.parcel is None else ray.put(session.parcel)
-        here = _on(ray.get_runtime_context().get_node_id())
+        here = bound_to(ray.get_runtime_context().get_node_id())
         remote: Any = ray.remote  # whose types know neither methods of actors nor all options
         actor = remote(num_cpus=0, max_concurrency=_TASKS_AT_A_TIME)(Desk)
         self._desk: Any = actor.options(scheduling_strategy=here).remote()
@@ -193,7 +176,7 @@ class _Execution:
             task: Any = ray.remote(clean_up)
             errand = self._session.errand
             cleaning = [
-                task.options(num_cpus=0, max_retries=0, scheduling_strategy=_on(node.id)).remote(
+                task.options(num_cpus=0, max_retries=0, scheduling_strategy=bound_to(node.id)).remote(
                     errand.run, errand.session
                 )
                 for node in alive(self._session.options)
@@ -225,7 +208,7 @@ class _Execution:
 
     def _launch(self, job: Job, node: Node) -> None:
         self._alone_since = None
-        flight = _Flight(next(self._numbers), job, node.id)
+        flight = Flight(next(self._numbers), job, node.id)
         flying = {each.job.trial.replicate for each in self._flights.values()}
         order = Order(
             attempt=flight.attempt,
@@ -238,7 +221,7 @@ class _Execution:
         task = self._task.options(
             num_cpus=options.cpus_per_trial,
             num_gpus=options.gpus_per_trial,
-            scheduling_strategy=_on(node.id),
+            scheduling_strategy=bound_to(node.id),
             name=job.trial.name,
         )
         self._flights[task.remote(order, self._refs, self._desk)] = flight
@@ -315,7 +298,7 @@ class _Execution:
         if letter.ticket is not None:
             self._answers[letter.ticket] = answer
 
-    def _begin(self, flight: _Flight, node: str) -> None:
+    def _begin(self, flight: Flight, node: str) -> None:
         if not flight.begun:
             flight.begun, flight.node = True, node
             self._sink.started(flight.job.trial)
@@ -330,7 +313,7 @@ class _Execution:
     def _land(self, ref: ObjectRef[Any]) -> None:
         flight = self._flights.pop(ref)
         del self._attempts[flight.attempt]
-        outcome = _outcome(ref)
+        outcome = outcome_of(ref)
         if outcome is None:
             self._looked = -math.inf
             self._queue.put_back(self._work.again(flight.job.trial))
@@ -357,40 +340,3 @@ class _Execution:
             f"{trial.name} lost its worker or node ({last}); it goes on elsewhere from what is kept"
         )
         self._queue.put_back(self._work.again(trial))
-
-
-def _outcome(ref: ObjectRef[Any]) -> Outcome | None:
-    """How a task ended; what Ray says of one that gave no answer is a loss.
-
-    Returns:
-        None where the node was gone before the task came to it.
-
-    Raises:
-        ClusterError: The node has no batchscope, or one that cannot be imported.
-    """
-    import ray
-
-    try:
-        outcome: Outcome = ray.get(ref)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, ImportError):
-            raise ClusterError(
-                "batchscope must be installed on every node with what it trains with, but on one: "
-                f"{error.cause}; pip install it there, as on this machine"
-            ) from error
-        return Lost(str(error))
-    except ray.exceptions.TaskUnschedulableError:
-        return None
-    except ray.exceptions.RayError as error:
-        return Lost(f"{type(error).__name__}: {error}")
-    return outcome
-
-
-def _on(node: str) -> Any:
-    """Ray's word for a node.
-
-    Softly bound, a task whose node is gone would wait for ever where no other has room for it.
-    """
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    return NodeAffinitySchedulingStrategy(node, soft=False)

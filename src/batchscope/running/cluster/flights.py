@@ -1,0 +1,69 @@
+"""A task on its way: what it carries out, where, and how Ray says that it ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from batchscope.errors import ClusterError
+from batchscope.running.cluster.letters import Lost, Outcome
+from batchscope.running.pool import Job
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+
+__all__ = ["Flight", "bound_to", "outcome_of"]
+
+
+@dataclass(eq=False)
+class Flight:
+    """A task that was submitted.
+
+    Attributes:
+        attempt: Its number.
+        job: What it carries out.
+        node: Where it was sent to.
+        begun: Whether it has come to run.
+    """
+
+    attempt: int
+    job: Job
+    node: str
+    begun: bool = False
+
+
+def outcome_of(ref: ObjectRef[Any]) -> Outcome | None:
+    """How a task ended; what Ray says of one that gave no answer is a loss.
+
+    Returns:
+        None where the node was gone before the task came to it.
+
+    Raises:
+        ClusterError: The node has no batchscope, or one that cannot be imported.
+    """
+    import ray
+
+    try:
+        outcome: Outcome = ray.get(ref)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, ImportError):
+            raise ClusterError(
+                "batchscope must be installed on every node with what it trains with, but on one: "
+                f"{error.cause}; pip install it there, as on this machine"
+            ) from error
+        return Lost(str(error))
+    except ray.exceptions.TaskUnschedulableError:
+        return None
+    except ray.exceptions.RayError as error:
+        return Lost(f"{type(error).__name__}: {error}")
+    return outcome
+
+
+def bound_to(node: str) -> Any:
+    """Ray's word for a node.
+
+    Softly bound, a task whose node is gone would wait for ever where no other has room for it.
+    """
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node, soft=False)
