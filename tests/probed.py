@@ -99,6 +99,22 @@ def with_gradients(history: pd.DataFrame, norm2: float = 2.0, seed: int = 3) -> 
     return history
 
 
+def with_noise_scale(history: pd.DataFrame, noise_scale: Callable[[int], float]) -> pd.DataFrame:
+    """The same, of any history, with gradients at each trial's last epoch.
+
+    All replicates have the same, so the noise scale is the planted one to the digit, in an interval of about
+    a fifth of it, by `ONE_TRIAL` alone.
+    """
+    history = history.copy()
+    last = history.groupby("trial")["epoch"].transform("max") == history["epoch"]
+    history.loc[last, "probe_gradient_norm2"] = 2.0
+    planted = [2.0 * noise_scale(size) for size in history.loc[last, "batch_size"]]
+    history.loc[last, "probe_gradient_trace"] = planted
+    for name, value in ONE_TRIAL.items():
+        history.loc[last, name] = value
+    return history
+
+
 def in_inference_mode(history: pd.DataFrame, *stages: str) -> pd.DataFrame:
     """The same where BatchNorm's averages stood still in some stages and training used them too.
 

@@ -7,22 +7,23 @@ from collections.abc import Callable
 import pandas as pd
 
 from batchscope.analysis import Settings, TargetSpec
-from probed import probed_history, with_gradients
+from probed import probed_history, with_gradients, with_noise_scale
 from recipe_samples import tried
 from to_target_samples import planted_history
 
 __all__ = ["EVERY_FIGURE", "KINDS"]
 
-TARGET = TargetSpec(metric="val_accuracy", value=0.9)
+TARGETS = (TargetSpec(metric="val_accuracy", value=0.9),)
 KINDS: dict[str, tuple[Callable[[], pd.DataFrame], Settings]] = {
     "grid": (tried, Settings(resamples=100)),
     "probed": (
         lambda: with_gradients(probed_history(every=True)).assign(probe_peak_memory=1e9),
         Settings(resamples=100),
     ),
-    "target": (
-        planted_history,
-        Settings(resamples=100, targets=(TargetSpec(metric="val_accuracy", value=0.9),)),
+    "target": (planted_history, Settings(resamples=100, targets=TARGETS)),
+    "noise and target": (
+        lambda: with_noise_scale(planted_history(parts=4), lambda size: 250.0 + size),
+        Settings(resamples=100, targets=TARGETS),
     ),
 }
 """A history by what is special in it, and what to ask of it."""

@@ -11,7 +11,15 @@ from batchscope.analysis.results import Analysis
 from batchscope.analysis.sharpness import SharpnessRow
 from batchscope.analysis.words import Figure, Sentence, batch_sizes, count, minus, percent
 
-__all__ = ["INTERVAL_OVER", "gradient_notes", "noise_scale_sentences", "rounded", "sharpness_sentences"]
+__all__ = [
+    "FEWEST_REPLICATES",
+    "INTERVAL_OVER",
+    "ORDER_OF_MAGNITUDE",
+    "gradient_notes",
+    "noise_scale_sentences",
+    "rounded",
+    "sharpness_sentences",
+]
 
 _Row = TypeVar("_Row", NoiseScaleRow, SharpnessRow)
 
@@ -22,10 +30,11 @@ INTERVAL_OVER = {
 }
 """What an interval of the noise scale is over, in words."""
 
-# As far as the noise scale tells where larger batches stop to save updates.
-_ORDER_OF_MAGNITUDE = 10
-# The interval of one replicate does not tell how runs differ, so nothing is judged by it.
-_FEWEST_REPLICATES = 2
+ORDER_OF_MAGNITUDE = 10
+"""As far as the noise scale tells where larger batches stop to save updates."""
+
+FEWEST_REPLICATES = 2
+"""The interval of one replicate does not tell how runs differ, so nothing is judged by it."""
 
 
 def noise_scale_sentences(analysis: Analysis) -> list[Sentence]:
@@ -81,9 +90,9 @@ def _noise_scale(stage: str, rows: Sequence[NoiseScaleRow], analysis: Analysis, 
         f"{rounded(row.noise_scale)} at batch size {row.batch_size}{_interval(row, confidence)}"
         for row in shown
     )
-    judged = [row for row in rows if row.n >= _FEWEST_REPLICATES]
-    below = [row.batch_size for row in judged if row.low >= _ORDER_OF_MAGNITUDE * row.batch_size]
-    above = [row.batch_size for row in judged if row.batch_size >= _ORDER_OF_MAGNITUDE * row.high]
+    judged = [row for row in rows if row.n >= FEWEST_REPLICATES]
+    below = [row.batch_size for row in judged if row.low >= ORDER_OF_MAGNITUDE * row.batch_size]
+    above = [row.batch_size for row in judged if row.batch_size >= ORDER_OF_MAGNITUDE * row.high]
     text = f"At the end of {stage or 'training'} the gradient noise scale is {told}"
     placed = [
         f"batch size {batch_sizes(sizes)} {'lies' if len(sizes) == 1 else 'lie'} well {where} it"

@@ -23,6 +23,7 @@ __all__ = [
     "scaling_text",
     "to_target_notes",
     "to_target_sentences",
+    "undetermined_text",
 ]
 
 _BADLY = 0.05
@@ -78,6 +79,19 @@ def bounds_text(found: Bounded, confidence: float) -> str:
     return f"{what} from {low}" if low else f"{what} up to {high}" if high else ""
 
 
+def undetermined_text(found: UpdatesToTarget, confidence: float) -> str:
+    """That a target has no critical batch size, why, and which end of its interval is known; a sentence.
+
+    Args:
+        found: Without one that is determined.
+        confidence: Of the interval.
+    """
+    bounds = "" if found.critical is None else bounds_text(found.critical.batch_size, confidence)
+    reason = found.reason if found.critical is None else found.critical.reason
+    more = f" ({bounds})" if bounds else ""
+    return f"The critical batch size for {goal(found)} is not determined{more}: {reason}."
+
+
 def to_target_sentences(analysis: Analysis) -> list[Sentence]:
     """For each target that was asked for: what it takes, how that scales, and the critical batch size.
 
@@ -130,11 +144,9 @@ def _critical(found: UpdatesToTarget, critical: CriticalBatchSize, confidence: f
     size = critical.batch_size
     figures: list[tuple[str, Figure]] = [("value", found.value), ("critical_batch_size", size.value)]
     figures += [("low", size.low), ("high", size.high)]
-    bounds = bounds_text(size, confidence)
     if critical.reason is not None:
-        more = f" ({bounds})" if bounds else ""
-        text = f"The critical batch size for {goal(found)} is not determined{more}: {critical.reason}."
-        return Sentence("critical_batch_size_unknown", text, tuple(figures))
+        return Sentence("critical_batch_size_unknown", undetermined_text(found, confidence), tuple(figures))
+    bounds = bounds_text(size, confidence)
     text = (
         f"The critical batch size for {goal(found)} is {of_quantity(size.value)} ({bounds}): there training "
         f"takes twice the fewest updates ({of_quantity(critical.updates_min.value)}) and twice the fewest "

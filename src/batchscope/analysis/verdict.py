@@ -9,6 +9,7 @@ from batchscope.analysis.gap_finding import decomposition_sentence, gap_finding
 from batchscope.analysis.gradient_findings import noise_scale_sentences, sharpness_sentences
 from batchscope.analysis.headline import headline, headline_share, share_clause
 from batchscope.analysis.moments import t_quantile
+from batchscope.analysis.noise_against_critical import noise_against_critical_sentences
 from batchscope.analysis.recipe_findings import learning_rate_sentences, mixed_sentences, target_sentences
 from batchscope.analysis.results import (
     Analysis,
@@ -53,8 +54,8 @@ def draw_verdict(analysis: Analysis) -> tuple[Sentence, ...]:
     that was asked for scale (`batchscope.analysis.to_target_findings`);
     what puts the data in doubt (`learning_rates_mixed`, `diverged`, `replicates_flagged`); what
     holds up statistically (`comparison_*`, `trend_*`); the other stages (`stage_share`); what probes
-    found of gradients and curvature (`noise_scale`, `sharpness`); how replicates scatter (`spread_*`,
-    `replicates_alike`); and how far to trust it (`few_replicates`,
+    found of gradients and curvature (`noise_scale`, `noise_scale_against_critical`, `sharpness`); how
+    replicates scatter (`spread_*`, `replicates_alike`); and how far to trust it (`few_replicates`,
     `learning_rate_chosen`, `learning_rate_passed_over`, `learning_rate_at_edge`,
     `learning_rate_unknown`). A test counts as
     significant where p < 1 - confidence.
@@ -74,6 +75,7 @@ def draw_verdict(analysis: Analysis) -> tuple[Sentence, ...]:
         _trends,
         _stage_shares,
         noise_scale_sentences,
+        noise_against_critical_sentences,
         sharpness_sentences,
         _spread,
         _alike,

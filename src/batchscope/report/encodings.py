@@ -230,7 +230,7 @@ def stage_rules(starts: Sequence[StageStart], names: Literal["top", "bottom", "n
 
 def tooltips(*fields: str) -> list[alt.Tooltip]:
     """What a mark says under the pointer, field by field."""
-    words = ("replicate", "part", "stage", "term")
+    words = ("replicate", "part", "stage", "target", "term")
     return [
         alt.Tooltip(f"{field}:{'N' if field in words else 'Q'}", title=field.replace("_", " "))
         for field in fields

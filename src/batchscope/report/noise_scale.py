@@ -1,4 +1,4 @@
-"""The gradient noise scale by batch size, and over the course of training."""
+"""The gradient noise scale by batch size, beside the critical batch size, and over the course of training."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from batchscope.analysis.gradient_findings import INTERVAL_OVER, rounded
 from batchscope.analysis.noise_scale import NoiseScaleRow
 from batchscope.analysis.results import Analysis
 from batchscope.analysis.words import batch_sizes, percent
+from batchscope.report.critical_lines import NOT_DRAWN, CriticalLines, critical_layers, critical_lines
 from batchscope.report.encodings import (
     batch_size_axis,
     batch_size_colour,
@@ -51,6 +52,7 @@ class NoiseScaleInfo:
         domain: Both ends of the logarithmic axis.
         confidence: Coverage of the intervals.
         over: What the intervals are over, in words; empty where there are none.
+        critical: Critical batch sizes beside it; none over the course of training.
         notes: What is missing.
     """
 
@@ -59,11 +61,19 @@ class NoiseScaleInfo:
     domain: tuple[float, float]
     confidence: float
     over: str
+    critical: CriticalLines
     notes: tuple[str, ...]
 
     @property
     def title(self) -> str:
-        """The finding: the noise scale at the smallest and the largest batch size of the last stage."""
+        """The finding: the noise scale at the smallest and the largest batch size of the last stage.
+
+        Behind it the critical batch size, where it is drawn.
+        """
+        return "; ".join(text for text in (self._scale, self.critical.finding) if text)
+
+    @property
+    def _scale(self) -> str:
         last = self.points[self.points["order"] == self.points["order"].max()].dropna(subset=["noise_scale"])
         if last.empty:
             return "The gradient noise scale is too large to be told"
@@ -77,20 +87,22 @@ class NoiseScaleInfo:
 
 def noise_scale_info(analysis: Analysis) -> NoiseScaleInfo | None:
     """Numbers at the end of each stage; None where none was measured."""
-    return _info(analysis, analysis.noise_scale.ends)
+    return _info(analysis, analysis.noise_scale.ends, critical_lines(analysis))
 
 
 def noise_course_info(analysis: Analysis) -> NoiseScaleInfo | None:
     """Numbers at every probed epoch; None where no batch size has more than one in a stage."""
     rows = analysis.noise_scale.rows
-    return _info(analysis, rows) if len(rows) > len(analysis.noise_scale.ends) else None
+    return _info(analysis, rows, NOT_DRAWN) if len(rows) > len(analysis.noise_scale.ends) else None
 
 
-def _info(analysis: Analysis, rows: tuple[NoiseScaleRow, ...]) -> NoiseScaleInfo | None:
+def _info(
+    analysis: Analysis, rows: tuple[NoiseScaleRow, ...], critical: CriticalLines
+) -> NoiseScaleInfo | None:
     drawn = [row for row in rows if math.isfinite(row.noise_scale) or math.isfinite(row.low)]
     if not drawn:
         return None
-    domain = _domain(drawn)
+    domain = _domain(drawn, critical)
     stages = list(dict.fromkeys(row.stage for row in drawn))
     points = pd.DataFrame(
         [
@@ -118,6 +130,7 @@ def _info(analysis: Analysis, rows: tuple[NoiseScaleRow, ...]) -> NoiseScaleInfo
         over=" or ".join(
             text for over, text in INTERVAL_OVER.items() if any(row.over == over for row in drawn)
         ),
+        critical=critical,
         notes=(
             (f"At batch {batch_sizes(lost)} the gradient is not told from none somewhere: no point there.",)
             if lost
@@ -127,7 +140,10 @@ def _info(analysis: Analysis, rows: tuple[NoiseScaleRow, ...]) -> NoiseScaleInfo
 
 
 def noise_scale_chart(info: NoiseScaleInfo) -> alt.FacetChart:
-    """The noise scale with its interval against batch size; a dashed line where both are equal."""
+    """The noise scale with its interval against batch size, and critical batch sizes from side to side.
+
+    A dashed line shows where the noise scale equals the batch size.
+    """
     base = alt.Chart().encode(x=batch_size_axis(info.batch_sizes))
     y, colour = _scale_axis(info.domain), batch_size_colour(info.batch_sizes, legend=False)
     ends = [min(info.batch_sizes), max(info.batch_sizes)]
@@ -136,6 +152,7 @@ def noise_scale_chart(info: NoiseScaleInfo) -> alt.FacetChart:
     tips = tooltips("stage", "batch_size", "noise_scale", "low", "high", "replicates")
     opened = base.transform_filter(alt.FieldEqualPredicate(field="open", equal=True))
     layers = [
+        *critical_layers(info.critical.drawn, _scale_axis(info.domain, "critical_batch_size")),
         equal.encode(x=batch_size_axis(info.batch_sizes), y=y),
         base.mark_rule(strokeWidth=2.5).encode(y="low:Q", y2="high:Q", color=colour),
         opened.mark_point(shape="triangle-up", size=70, filled=True, opacity=1).encode(
@@ -149,13 +166,16 @@ def noise_scale_chart(info: NoiseScaleInfo) -> alt.FacetChart:
 def noise_scale_figure(info: NoiseScaleInfo, label: str) -> Figure:
     """The noise scale by batch size with its finding."""
     interval = f", with Fieller's {percent(info.confidence)} interval {info.over}" if info.over else ""
+    told = (
+        "Trace of the covariance of single examples' gradients over the squared norm of their mean, "
+        f"at the end of each stage, where it is largest as a rule{interval}; a triangle marks one without "
+        "an upper end. Dashed diagonal: where the noise scale equals the batch size."
+    )
     return Figure(
         key="noise-scale",
         label=label,
         title=info.title,
-        caption="Trace of the covariance of single examples' gradients over the squared norm of their mean, "
-        f"at the end of each stage, where it is largest as a rule{interval}; a triangle marks one without "
-        "an upper end. Dashed: where the noise scale equals the batch size.",
+        caption=" ".join([told, *info.critical.caption(info.points["stage"].nunique())]),
         notes=info.notes,
         chart=noise_scale_chart(info),
         panels=PANELS,
@@ -184,18 +204,20 @@ def noise_course_figure(info: NoiseScaleInfo, label: str) -> Figure:
     )
 
 
-def _domain(rows: list[NoiseScaleRow]) -> tuple[float, float]:
+def _domain(rows: list[NoiseScaleRow], critical: CriticalLines) -> tuple[float, float]:
     values = [row.noise_scale for row in rows] + [float(row.batch_size) for row in rows]
+    values += [line.value for line in critical.drawn]
     # Ends of intervals that lie far away would press all else together.
     known = [value for value in values if math.isfinite(value) and value > 0]
-    lows = [row.low for row in rows if math.isfinite(row.low) and row.low > min(known) / 30]
-    highs = [row.high for row in rows if math.isfinite(row.high) and row.high < max(known) * 30]
+    intervals = [(row.low, row.high) for row in rows] + [(line.low, line.high) for line in critical.drawn]
+    lows = [low for low, _ in intervals if math.isfinite(low) and low > min(known) / 30]
+    highs = [high for _, high in intervals if math.isfinite(high) and high < max(known) * 30]
     return min([*known, *lows]) / _ROOM, max([*known, *lows, *highs]) * _ROOM
 
 
-def _scale_axis(domain: tuple[float, float]) -> alt.Y:
+def _scale_axis(domain: tuple[float, float], field: str = "noise_scale") -> alt.Y:
     return alt.Y(
-        "noise_scale:Q",
+        f"{field}:Q",
         title="Noise scale (examples, log scale)",
         scale=alt.Scale(type="log", domain=list(domain), nice=False),
         axis=alt.Axis(format=",~g", labelOverlap=True, tickCount=6),
