@@ -1,4 +1,4 @@
-"""A program that runs a function on a Ray cluster of this machine: ``python driver.py FOLDER``.
+"""A program that runs a function on a Ray cluster: ``python driver.py FOLDER ADDRESS``.
 
 Trials stop ahead of their third epoch until the file ``go-on`` lies beside the folder.
 """
@@ -44,6 +44,6 @@ if __name__ == "__main__":
         replicates=1,
         out=FOLDER,
         executor="ray",
-        cpus_per_trial=0.5,
+        address=sys.argv[2],
         watcher=Printing(),
     )

@@ -18,8 +18,9 @@ def jobs(*replicates: int, sizes: tuple[int, ...] = (8, 16, 32)) -> list[Job]:
     return [Job(Trial(size, replicate), Path("state")) for replicate in replicates for size in sizes]
 
 
-def taken(queue: Queue, *nodes: str) -> list[str]:
-    return [queue.take(node).trial.name for node in nodes]
+def taken(queue: Queue, *nodes: str) -> list[str | None]:
+    jobs = [queue.take(node) for node in nodes]
+    return [None if job is None else job.trial.name for job in jobs]
 
 
 def test_a_node_goes_on_with_the_replicate_that_it_has_and_another_begins_the_next():
@@ -38,8 +39,8 @@ def test_a_node_without_work_of_its_own_helps_where_most_waits():
     assert taken(queue, "a", "b", "c") == ["b8-r1", "b8-r2", "b8-r3"]
     assert taken(queue, "a", "a", "a") == ["b16-r2", "b32-r2", "b16-r3"]
     assert len(queue) == 0
-    with pytest.raises(IndexError):
-        queue.take("a")
+    assert queue.take("a") is None
+    assert queue.begun == {1, 2, 3}
 
 
 def test_one_replicate_is_spread_over_nodes_that_would_idle():
@@ -50,12 +51,27 @@ def test_one_replicate_is_spread_over_nodes_that_would_idle():
 def test_what_is_put_back_comes_next_and_a_lost_node_keeps_nothing():
     queue = Queue(jobs(1, 2))
     first = queue.take("a")
+    assert first is not None
     assert taken(queue, "b") == ["b8-r2"]
     queue.lost("a")
     queue.put_back(first)
     assert taken(queue, "b", "b", "b") == ["b16-r2", "b32-r2", "b8-r1"]
     queue.add(jobs(1, sizes=(64,)))
     assert taken(queue, "c", "b", "b") == ["b16-r1", "b32-r1", "b64-r1"]
+
+
+def test_a_trial_that_was_lost_on_a_node_goes_to_another_while_there_is_one():
+    queue = Queue(jobs(1, sizes=(8, 16)))
+    first = queue.take("a")
+    assert first is not None
+    queue.put_back(first, lost_on="a")
+    assert taken(queue, "a", "a") == ["b16-r1", None]
+    assert len(queue) == 1
+    assert taken(queue, "b") == ["b8-r1"]
+    queue.put_back(first, lost_on="b")
+    assert taken(queue, "b", "a") == [None, "b8-r1"]
+    queue.put_back(first, lost_on="a")
+    assert queue.take("a", others=False) == first
 
 
 @pytest.mark.parametrize(
@@ -90,7 +106,7 @@ def test_a_node_without_gpus_has_no_room_for_a_trial_that_asks_for_one():
     refuse_too_small([*nodes, Node("2", "two", 1)], options)
 
 
-@pytest.mark.parametrize(("cpus", "threads"), [(0.5, 1), (1.0, 1), (1.9, 1), (4.0, 4)])
+@pytest.mark.parametrize(("cpus", "threads"), [(0.5, 1), (1.0, 1), (4.0, 4)])
 def test_a_trial_computes_with_its_whole_cpus(cpus: float, threads: int):
     assert ClusterOptions(cpus_per_trial=cpus).threads == threads
 
@@ -101,6 +117,11 @@ def test_a_trial_computes_with_its_whole_cpus(cpus: float, threads: int):
         (("ray", None, -1.0, None), "cpus_per_trial: must be a number from 0 on (got -1)"),
         (("ray", None, float("nan"), None), "cpus_per_trial: must be a number from 0 on (got nan)"),
         (("ray", None, 0.0, None), "cpus_per_trial: must be above 0 where gpus_per_trial is 0 (got 0)"),
+        (
+            ("ray", None, 1.5, None),
+            "cpus_per_trial: must be a whole number above 1, and 0 or at",
+        ),
+        (("ray", None, None, 0.00001), "gpus_per_trial: must be a whole number above 1, and 0 or at least"),
         (("ray", "ray://head:10001", None, None), "must be HOST:PORT of the cluster's head, auto or local"),
         (("local", "auto", None, None), 'address: needs executor = "ray" (got auto)'),
         (("local", None, None, 0.0), 'gpus_per_trial: needs executor = "ray" (got 0.0)'),

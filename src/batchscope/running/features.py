@@ -11,7 +11,7 @@ from pathlib import Path
 
 from batchscope.records import Trial
 
-__all__ = ["FeatureCleaner", "delete_features", "delete_features_but", "room_for_features"]
+__all__ = ["FeatureCleaner", "delete_features", "delete_features_of", "room_for_features"]
 
 
 class FeatureCleaner:
@@ -37,14 +37,14 @@ class FeatureCleaner:
         self._left[trial.replicate] -= 1
         if self._left[trial.replicate] <= 0:
             del self._left[trial.replicate]
-            delete_features_but(self._folder, self._left.keys())
+            delete_features_of(self._folder, {trial.replicate})
 
 
-def delete_features_but(folder: Path, replicates: Set[int]) -> None:
-    """Deletes what belongs to one replicate, unless it is among these."""
+def delete_features_of(folder: Path, replicates: Set[int]) -> None:
+    """Deletes what belongs to one of these replicates."""
     for entry in list(folder.glob("r*-*")):
         owner = re.match(r"r(\d+)-", entry.name)
-        if owner and int(owner[1]) not in replicates:
+        if owner and int(owner[1]) in replicates:
             with suppress(OSError):  # as in `delete_features`
                 entry.unlink()
 

@@ -12,6 +12,9 @@ from batchscope.errors import Problem, StudyError
 __all__ = ["ClusterOptions", "RunOptions", "cluster_options", "parse_size"]
 
 
+_SMALLEST_SHARE = 0.0001  # that Ray tells from nothing
+
+
 @dataclass(frozen=True)
 class ClusterOptions:
     """What a run asks of a Ray cluster.
@@ -35,6 +38,12 @@ class ClusterOptions:
             Problem(key, "must be a number from 0 on", f"{value:g}")
             for key in ("cpus_per_trial", "gpus_per_trial")
             if not (math.isfinite(value := getattr(self, key)) and value >= 0)
+        ]
+        problems += [
+            Problem(key, "must be a whole number above 1, and 0 or at least 0.0001 below", f"{value:g}")
+            for key in ("cpus_per_trial", "gpus_per_trial")
+            if (value := getattr(self, key)) > 0
+            and (value < _SMALLEST_SHARE or (value > 1 and not float(value).is_integer()))
         ]
         if self.cpus_per_trial == self.gpus_per_trial == 0:
             problems.append(Problem("cpus_per_trial", "must be above 0 where gpus_per_trial is 0", "0"))

@@ -53,6 +53,12 @@ def connected(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    where = address or os.environ.get("RAY_ADDRESS", "")
+    if "://" in where:
+        raise ClusterError(
+            f"{where}: a run must be started on a node of its cluster, by HOST:PORT or auto, for its driver "
+            "keeps the results there; unset RAY_ADDRESS or give --address"
+        )
     with _handlers_kept():
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)

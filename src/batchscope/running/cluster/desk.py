@@ -35,6 +35,10 @@ class Desk:
         given: Message = await answer
         return given
 
+    async def closed(self) -> None:
+        """Never returns: whoever waits for it learns when the desk is no more."""
+        await asyncio.Event().wait()
+
     async def exchange(self, answers: Mapping[int, Message]) -> list[Letter]:
         """Hands out the driver's answers, by ticket, and waits for letters to give it."""
         for ticket, answer in answers.items():

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import math
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from batchscope.errors import ClusterError, HistoryError
 from batchscope.records import EpochRecord, Trial
 from batchscope.running.cluster.desk import Desk
+from batchscope.running.cluster.fleet import LOOK_SECONDS, Fleet
 from batchscope.running.cluster.flights import Flight, bound_to, outcome_of
 from batchscope.running.cluster.letters import (
     Begun,
@@ -22,7 +21,8 @@ from batchscope.running.cluster.letters import (
     Letter,
     Lost,
     Order,
-    Parcel,
+    Seated,
+    Unfit,
 )
 from batchscope.running.cluster.nodes import Node, alive, refuse_too_small
 from batchscope.running.cluster.placing import Queue
@@ -33,9 +33,7 @@ from batchscope.running.messages import (
     BatchDone,
     Discarded,
     EpochDone,
-    Fatal,
     Message,
-    Ready,
     Refused,
     Stored,
     TrialEnded,
@@ -46,14 +44,14 @@ from batchscope.running.pool import Job
 if TYPE_CHECKING:
     from ray import ObjectRef
 
+    from batchscope.data import TrainingData
+
 __all__ = ["TRIES", "Session", "Work", "execute"]
 
 TRIES = 3
-"""Tasks that a trial may lose in a session before it has failed."""
-_LOOK_SECONDS = 2.0
-_PATIENCE_SECONDS = 120.0
+"""Tasks that a trial may lose in a row, without a record stored between, before it has failed."""
 _CANCELLING_SECONDS = 5.0
-_CLEANING_SECONDS = 5.0
+_CLEANING_SECONDS = 60.0
 _TASKS_AT_A_TIME = 100_000
 
 
@@ -78,13 +76,13 @@ class Session:
 
     Attributes:
         errand: Common to all tasks.
-        parcel: The data; None for somebody's own code.
+        data: The examples; None for somebody's own code.
         options: What a trial asks of the cluster.
         most: Trials at a time; None for as many as there is room for.
     """
 
     errand: Errand
-    parcel: Parcel | None
+    data: TrainingData | None
     options: ClusterOptions
     most: int | None
 
@@ -94,7 +92,9 @@ def execute(session: Session, work: Work, sink: Sink) -> None:
 
     This process must be connected to the cluster. A job that fails is told to the sink and the others go
     on. One whose worker or node is lost is carried out again, as it stands then, on whatever node has room
-    first, until `TRIES` of its tasks have been lost; then it has failed. Nodes that join are used.
+    first, other than where it was lost if there is one, until `TRIES` of its tasks have been lost in a row;
+    then it has failed. A node that refuses what it is told, or on which no worker can be set up, is given up.
+    Nodes that join are used.
 
     Args:
         session: What the nodes are told.
@@ -102,8 +102,8 @@ def execute(session: Session, work: Work, sink: Sink) -> None:
         sink: Told of everything, from this thread only.
 
     Raises:
-        ClusterError: No node has room for a trial, or the cluster is gone.
-        BatchscopeError: A node refuses what it is told.
+        ClusterError: No node has room for a trial, or none has for a while, or the cluster is gone.
+        BatchscopeError: All nodes with room refuse what they are told; the last one's refusal.
     """
     import ray
 
@@ -111,9 +111,9 @@ def execute(session: Session, work: Work, sink: Sink) -> None:
         nodes = alive(session.options)
         refuse_too_small(nodes, session.options)
         sink.chosen(_layout(session, nodes, len(work.jobs)), {})
-        execution = _Execution(session, work, sink)
+        execution = _Execution(session, work, sink, nodes)
         try:
-            execution.carry_out(nodes)
+            execution.carry_out()
         finally:
             execution.tidy()
     except ray.exceptions.RayError as error:
@@ -132,20 +132,20 @@ def _layout(session: Session, nodes: Iterable[Node], jobs: int) -> Layout:
 class _Execution:
     """The jobs that wait, and the tasks that are under way."""
 
-    def __init__(self, session: Session, work: Work, sink: Sink) -> None:
+    def __init__(self, session: Session, work: Work, sink: Sink, nodes: tuple[Node, ...]) -> None:
         import ray
 
         self._session, self._work, self._sink = session, work, sink
         self._queue = Queue(work.jobs)
-        self._nodes: tuple[Node, ...] = ()
-        self._looked = -math.inf
-        self._alone_since: float | None = None
+        self._fleet = Fleet(session.options, sink, nodes)
+        self._may_be_more = True
         self._flights: dict[ObjectRef[Any], Flight] = {}
         self._attempts: dict[int, Flight] = {}
         self._numbers = itertools.count()
         self._tries: Counter[str] = Counter()
+        self._blind: set[str] = set()
         self._answers: dict[int, Message] = {}
-        self._refs = ray.put(session.errand), None if session.parcel is None else ray.put(session.parcel)
+        self._refs = ray.put(session.errand), None if session.data is None else ray.put(session.data)
         here = bound_to(ray.get_runtime_context().get_node_id())
         remote: Any = ray.remote  # whose types know neither methods of actors nor all options
         actor = remote(num_cpus=0, max_concurrency=_TASKS_AT_A_TIME)(Desk)
@@ -154,16 +154,16 @@ class _Execution:
         # Without max_calls a task with a GPU would end its process, and the worker with it.
         self._task = remote(max_retries=0, max_calls=0)(carry_out)
 
-    def carry_out(self, nodes: tuple[Node, ...]) -> None:
+    def carry_out(self) -> None:
         """Submits tasks, and takes what they say until all are done."""
-        self._nodes, self._looked = nodes, time.monotonic()
         self._submit()
         while self._flights or len(self._queue):
             if self._flights:
                 self._listen()
             else:
-                self._wait_for_a_node()
-            self._look()
+                self._fleet.wait(len(self._queue))
+            for node in self._fleet.look():
+                self._queue.lost(node)
             self._submit()
 
     def tidy(self) -> None:
@@ -181,7 +181,11 @@ class _Execution:
                 )
                 for node in alive(self._session.options)
             ]
-            ray.wait(cleaning, num_returns=len(cleaning), timeout=_CLEANING_SECONDS)
+            _, left = ray.wait(cleaning, num_returns=len(cleaning), timeout=_CLEANING_SECONDS)
+            if left:
+                self._sink.note(f"{len(left)} nodes have not deleted what the run kept on their disks")
+            for ref in left:
+                ray.cancel(ref, force=True)
 
     def _cancel(self, refs: list[ObjectRef[Any] | Any]) -> None:
         """Lets tasks end their workers, then ends those that do not come to it."""
@@ -194,28 +198,33 @@ class _Execution:
             ray.cancel(ref, force=True)
 
     def _submit(self) -> None:
-        """Fills the nodes' slots, emptiest node first, so that few trials are spread over all of them."""
-        if not len(self._queue):
+        """Fills the nodes' slots."""
+        if not len(self._queue) and self._may_be_more:
             self._queue.add(self._work.more())
-        busy = Counter(flight.node for flight in self._flights.values())
+            self._may_be_more = len(self._queue) > 0
         while len(self._queue) and (self._session.most is None or len(self._flights) < self._session.most):
-            free = [node for node in self._nodes if busy[node.id] < node.slots]
-            if not free:
+            if not self._submit_one():
                 return
-            node = min(free, key=lambda each: busy[each.id] / each.slots)
-            self._launch(self._queue.take(node.id), node)
-            busy[node.id] += 1
+
+    def _submit_one(self) -> bool:
+        busy = Counter(flight.node for flight in self._flights.values())
+        others = len(self._fleet.with_room) > 1
+        for node in self._fleet.free(busy):
+            job = self._queue.take(node.id, others=others)
+            if job is not None:
+                self._launch(job, node)
+                return True
+        return False
 
     def _launch(self, job: Job, node: Node) -> None:
-        self._alone_since = None
         flight = Flight(next(self._numbers), job, node.id)
-        flying = {each.job.trial.replicate for each in self._flights.values()}
+        flying = {each.job.trial.replicate for each in self._flights.values()} | {job.trial.replicate}
         order = Order(
             attempt=flight.attempt,
             trial=job.trial,
             checkpoint=job.checkpoint.absolute(),
             stored=job.stored,
-            replicates=frozenset({job.trial.replicate} | flying | self._queue.replicates),
+            over=frozenset(self._queue.begun - self._queue.replicates - flying),
         )
         options = self._session.options
         task = self._task.options(
@@ -227,43 +236,12 @@ class _Execution:
         self._flights[task.remote(order, self._refs, self._desk)] = flight
         self._attempts[flight.attempt] = flight
 
-    def _look(self) -> None:
-        """Sees from time to time which nodes have come and gone."""
-        if time.monotonic() - self._looked < _LOOK_SECONDS:
-            return
-        self._looked = time.monotonic()
-        before, self._nodes = self._nodes, alive(self._session.options)
-        there = {node.id for node in self._nodes}
-        for node in before:
-            if node.id not in there:
-                self._queue.lost(node.id)
-                self._sink.note(f"node {node.name} has left the cluster")
-        for node in set(self._nodes) - set(before):
-            self._sink.note(f"node {node.name} has joined the cluster")
-
-    def _wait_for_a_node(self) -> None:
-        """Waits where all nodes that had room are gone.
-
-        Raises:
-            ClusterError: None has come for `_PATIENCE_SECONDS`.
-        """
-        if self._alone_since is None:
-            self._alone_since = time.monotonic()
-            self._sink.note(f"no node has room for a trial; waiting {_PATIENCE_SECONDS:g} s for one")
-        if time.monotonic() - self._alone_since > _PATIENCE_SECONDS:
-            raise ClusterError(
-                "some node of the cluster must have room for a trial, but none had for "
-                f"{_PATIENCE_SECONDS:g} s, and {len(self._queue)} trials wait; add nodes, then the same "
-                "command goes on"
-            )
-        time.sleep(_LOOK_SECONDS)
-
     def _listen(self) -> None:
         """Waits for letters or the end of a task, and takes all that are there."""
         import ray
 
         waited: list[ObjectRef[Any]] = [self._mail, *self._flights]
-        done, _ = ray.wait(waited, num_returns=1, timeout=_LOOK_SECONDS)
+        done, _ = ray.wait(waited, num_returns=1, timeout=LOOK_SECONDS)
         if done:
             done, _ = ray.wait(waited, num_returns=len(waited), timeout=0)
         if self._mail in done:
@@ -278,14 +256,15 @@ class _Execution:
     def _take(self, letter: Letter) -> None:
         flight = self._attempts.get(letter.attempt)
         match letter.message:
-            case Ready(facts):
-                self._sink.ready(facts)
-            case DataReady(node, size, seconds):
-                self._sink.note(f"the data are on node {node}: {size / 1e6:.1f} MB in {seconds:.1f} s")
             case _ if flight is None:
                 self._answer(letter, Refused("another task carries out this trial by now"))
-            case Begun(node):
-                self._begin(flight, node)
+            case Begun():
+                self._begin(flight)
+            case DataReady(size, seconds):
+                node = self._fleet.name(flight.node)
+                self._sink.note(f"the data are on node {node}: {size / 1e6:.1f} MB in {seconds:.1f} s")
+            case Seated(facts, shared):
+                self._seat(flight.node, facts, shared=shared)
             case BatchDone(progress):
                 self._sink.batch(flight.job.trial, progress)
             case EpochDone(record):
@@ -298,45 +277,62 @@ class _Execution:
         if letter.ticket is not None:
             self._answers[letter.ticket] = answer
 
-    def _begin(self, flight: Flight, node: str) -> None:
+    def _begin(self, flight: Flight) -> None:
         if not flight.begun:
-            flight.begun, flight.node = True, node
+            flight.begun = True
+            self._fleet.begun()
             self._sink.started(flight.job.trial)
+
+    def _seat(self, node: str, facts: Mapping[str, str], *, shared: bool) -> None:
+        self._fleet.ready(node, facts)
+        self._sink.ready(facts)
+        if not shared and node not in self._blind:
+            self._blind.add(node)
+            self._sink.note(
+                f"node {self._fleet.name(node)} does not see {self._session.errand.folder}: trials that are "
+                "lost there, and all that are unfinished when the run is stopped, begin anew"
+            )
 
     def _stored(self, trial: Trial, record: EpochRecord) -> Stored | Refused:
         try:
             self._sink.epoch(trial, record)
         except HistoryError as error:
             return Refused(str(error))
+        self._tries.pop(trial.name, None)
         return Stored()
 
     def _land(self, ref: ObjectRef[Any]) -> None:
         flight = self._flights.pop(ref)
         del self._attempts[flight.attempt]
-        outcome = outcome_of(ref)
-        if outcome is None:
-            self._looked = -math.inf
-            self._queue.put_back(self._work.again(flight.job.trial))
-            return
-        self._begin(flight, flight.node)
-        match outcome:
-            case Fatal(error):
-                raise error
-            case TrialEnded(error):
-                self._sink.ended(flight.job.trial, error)
+        self._may_be_more = True
+        trial = flight.job.trial
+        match outcome_of(ref):
+            case None:
+                self._fleet.lost(flight.node)
+                self._queue.put_back(self._work.again(trial))
+            case Unfit(error):
+                self._queue.put_back(self._work.again(trial))
+                self._fleet.bar(flight.node, error)
+            case Lost(reason, seated=False):
+                self._queue.put_back(self._work.again(trial), flight.node)
+                self._fleet.unready(flight.node, reason)
             case Lost(reason):
-                self._lose(flight.job.trial, reason)
+                self._begin(flight)
+                self._lose(trial, flight.node, reason)
+            case TrialEnded(error):
+                self._begin(flight)
+                self._sink.ended(trial, error)
 
-    def _lose(self, trial: Trial, reason: str) -> None:
-        """Has a trial carried out again, unless it was lost too often."""
-        self._looked = -math.inf
+    def _lose(self, trial: Trial, node: str, reason: str) -> None:
+        """Has a trial carried out again, unless it was lost too often without getting further."""
         self._tries[trial.name] += 1
         lost = self._tries[trial.name]
         if lost == TRIES:
-            self._sink.ended(trial, f"{reason}\nits worker or node was lost {lost} times")
+            self._sink.ended(trial, f"{reason}\nits worker or node was lost {lost} times in a row")
             return
         last = reason.strip().splitlines()[-1]
         self._sink.note(
-            f"{trial.name} lost its worker or node ({last}); it goes on elsewhere from what is kept"
+            f"{trial.name} lost its worker or node {self._fleet.name(node)} ({last}); it goes on from "
+            "what is kept, elsewhere if there is another node"
         )
-        self._queue.put_back(self._work.again(trial))
+        self._queue.put_back(self._work.again(trial), node)

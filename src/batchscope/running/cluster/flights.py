@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from batchscope.errors import ClusterError
-from batchscope.running.cluster.letters import Lost, Outcome
+from batchscope.running.cluster.letters import Lost, Outcome, Unfit
 from batchscope.running.pool import Job
 
 if TYPE_CHECKING:
@@ -37,21 +37,19 @@ def outcome_of(ref: ObjectRef[Any]) -> Outcome | None:
 
     Returns:
         None where the node was gone before the task came to it.
-
-    Raises:
-        ClusterError: The node has no batchscope, or one that cannot be imported.
     """
     import ray
 
     try:
         outcome: Outcome = ray.get(ref)
     except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, ImportError):
-            raise ClusterError(
-                "batchscope must be installed on every node with what it trains with, but on one: "
-                f"{error.cause}; pip install it there, as on this machine"
-            ) from error
-        return Lost(str(error))
+        # The task itself raises nothing: it could not be loaded.
+        return Unfit(
+            ClusterError(
+                "batchscope must be installed on every node, with the extra for Ray and with what it trains "
+                f"with, but on one the task failed: {error}"
+            )
+        )
     except ray.exceptions.TaskUnschedulableError:
         return None
     except ray.exceptions.RayError as error:

@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from batchscope.records import EpochRecord, Trial
-from batchscope.running.messages import AnySetUp, Fatal, Message, TrialEnded
+from batchscope.running.messages import AnySetUp, Message, TrialEnded
 
-if TYPE_CHECKING:
-    from batchscope.data import TrainingData
-
-__all__ = ["Begun", "DataReady", "Errand", "Letter", "Lost", "Order", "Outcome", "Parcel", "Told"]
+__all__ = ["Begun", "DataReady", "Errand", "Letter", "Lost", "Order", "Outcome", "Seated", "Told", "Unfit"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +24,8 @@ class Errand:
         set_up: What workers are told first; of Keras' its folders are the driver's.
         folder: Of the run, absolute, at the driver.
         cwd: Where the driver was started.
-        environment: Variables that decide how workers train.
+        environment: Variables that decide how workers train; None for those that are not to be set.
+        cache_limit: Bytes that each node may keep ready beside the data.
         threads: Of a worker.
         keep_workers: Whether a worker is kept for the next trial. One that has used a GPU would keep its
             memory, while Ray counts the GPU as free.
@@ -40,7 +37,8 @@ class Errand:
     set_up: AnySetUp
     folder: Path
     cwd: Path
-    environment: Mapping[str, str]
+    environment: Mapping[str, str | None]
+    cache_limit: int
     threads: int
     keep_workers: bool
 
@@ -54,22 +52,19 @@ class Order:
         trial: The trial.
         checkpoint: Where its state is on the driver's side.
         stored: Its records that are stored already.
-        replicates: Whose views are still needed, of this trial and those that wait or run; views of others
-            may be deleted.
+        over: Replicates of which no trial waits or runs any more, whose views may be deleted.
     """
 
     attempt: int
     trial: Trial
     checkpoint: Path
     stored: tuple[EpochRecord, ...]
-    replicates: frozenset[int]
+    over: frozenset[int]
 
 
 @dataclass(frozen=True)
 class Begun:
     """From a task: it has come to run."""
-
-    node: str
 
 
 @dataclass(frozen=True)
@@ -77,14 +72,25 @@ class DataReady:
     """From a task: it has brought the data to its node's disk.
 
     Attributes:
-        node: Name of its host.
         size: Bytes.
         seconds: That it took.
     """
 
-    node: str
     size: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class Seated:
+    """From a task: its worker is set up.
+
+    Attributes:
+        facts: As in `batchscope.running.messages.Ready`.
+        shared: Whether the run's folder is seen from there.
+    """
+
+    facts: Mapping[str, str]
+    shared: bool
 
 
 @dataclass(frozen=True)
@@ -93,13 +99,26 @@ class Lost:
 
     Attributes:
         reason: What is known of why.
+        seated: Whether it was set up.
     """
 
     reason: str
+    seated: bool = True
 
 
-Told = Message | Begun | DataReady
-Outcome = TrialEnded | Fatal | Lost
+@dataclass(frozen=True)
+class Unfit:
+    """From a task: its node refuses what it is told, as it would for any trial.
+
+    Attributes:
+        error: What to raise where no other node is left.
+    """
+
+    error: Exception
+
+
+Told = Message | Begun | DataReady | Seated
+Outcome = TrialEnded | Unfit | Lost
 
 
 @dataclass(frozen=True)
@@ -115,16 +134,3 @@ class Letter:
     attempt: int
     message: Told
     ticket: int | None = None
-
-
-@dataclass(frozen=True)
-class Parcel:
-    """The data of a study, with the limit of what each node may keep ready.
-
-    Attributes:
-        data: The examples.
-        cache_limit: Bytes.
-    """
-
-    data: TrainingData
-    cache_limit: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -14,8 +14,9 @@ from filelock import FileLock
 
 from batchscope.data import TrainingData
 from batchscope.errors import ClusterError
+from batchscope.running.features import room_for_features
 
-__all__ = ["SHARED", "NodeFiles", "node_files"]
+__all__ = ["SHARED", "NodeFiles", "files_left", "node_files"]
 
 _FOLDERS_ABOVE = 3  # of the session, of the run, of the user
 SHARED = "shared-folder"
@@ -52,11 +53,17 @@ class NodeFiles:
         """What the workers print."""
         return self.path / "logs"
 
-    def bring(self, fetch: Callable[[], TrainingData]) -> bool:
+    @property
+    def room(self) -> int:
+        """Bytes that ready features may take up here, as whoever brought the data found."""
+        return int((self.path / "room").read_text(encoding="ascii"))
+
+    def bring(self, fetch: Callable[[], TrainingData], cache_limit: int) -> bool:
         """Has the data on the disk, however many tasks ask for it at once.
 
         Args:
             fetch: Gets them from elsewhere; called by the first who asks.
+            cache_limit: Bytes that ready features may take up beside them, if there is so much.
 
         Returns:
             Whether it was this call that brought them.
@@ -71,6 +78,8 @@ class NodeFiles:
                 partial = self.data.with_suffix(".partial")
                 shutil.rmtree(partial, ignore_errors=True)
                 fetch().save(partial)
+                room = room_for_features(self.path, cache_limit)
+                (self.path / "room").write_text(str(room), encoding="ascii")
                 partial.rename(self.data)
         except OSError as error:
             raise ClusterError(
@@ -87,8 +96,19 @@ class NodeFiles:
                 folder.rmdir()
 
 
+def files_left(node: str, run: str, session: str) -> NodeFiles:
+    """What a session has kept on this node, whether there is anything or not; as for `node_files`."""
+    return NodeFiles(_of_user() / run / session / node)
+
+
+def _of_user() -> Path:
+    return Path(tempfile.gettempdir()) / f"batchscope-{os.getuid()}"
+
+
 def node_files(node: str, run: str, session: str) -> NodeFiles:
     """Makes a session's folder of this node, and deletes those that killed sessions of its run left here.
+
+    It lies in one that the user alone may open.
 
     Args:
         node: Ray's id; several nodes may be one machine.
@@ -98,13 +118,16 @@ def node_files(node: str, run: str, session: str) -> NodeFiles:
     Raises:
         ClusterError: It cannot be written.
     """
-    of_run = Path(tempfile.gettempdir()) / f"batchscope-{getpass.getuser()}" / run
-    path = of_run / session / node
+    of_user = _of_user()
+    path = of_user / run / session / node
     try:
-        for entry in of_run.glob("*"):
+        of_user.mkdir(exist_ok=True, mode=0o700)
+        if of_user.stat().st_uid != os.getuid():
+            raise PermissionError(f"{of_user} belongs to another user")
+        for entry in (of_user / run).glob("*"):
             if entry.name != session:
                 shutil.rmtree(entry, ignore_errors=True)
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ClusterError(
             f"{path}: each node must let its data be kept here, but: {error}; set TMPDIR to another folder "

@@ -15,7 +15,8 @@ class Queue:
 
     All trials of a replicate are shown the same images, in views that a node makes ready once and keeps on
     its disk. So a node takes on trials of a replicate that it has had before; else of one that no node
-    has had; else of the one of which most trials wait, which so gets a further home.
+    has had; else of the one of which most trials wait, which so gets a further home. A trial that was lost
+    is not given to the same node next while there are others.
 
     Args:
         jobs: In the order in which to start them, as far as their places leave it so.
@@ -24,6 +25,7 @@ class Queue:
     def __init__(self, jobs: Iterable[Job]) -> None:
         self._waiting: dict[int, deque[Job]] = {}
         self._homes: dict[int, set[str]] = {}
+        self._shunned: dict[str, str] = {}
         self._count = 0
         self.add(jobs)
 
@@ -35,45 +37,57 @@ class Queue:
         """Those of which trials wait."""
         return self._waiting.keys()
 
+    @property
+    def begun(self) -> Set[int]:
+        """Those of which trials were taken."""
+        return self._homes.keys()
+
     def add(self, jobs: Iterable[Job]) -> None:
         """Puts jobs behind those of their replicates that wait."""
         for job in jobs:
             self._waiting.setdefault(job.trial.replicate, deque()).append(job)
             self._count += 1
 
-    def put_back(self, job: Job) -> None:
-        """Puts a job before all others of its replicate."""
+    def put_back(self, job: Job, lost_on: str | None = None) -> None:
+        """Puts a job before all others of its replicate.
+
+        Args:
+            job: The job.
+            lost_on: The node that it is not to be given to next while there are others.
+        """
         self._waiting.setdefault(job.trial.replicate, deque()).appendleft(job)
         self._count += 1
+        if lost_on is not None:
+            self._shunned[job.trial.name] = lost_on
 
-    def take(self, node: str) -> Job:
-        """Takes the next job for a node.
+    def take(self, node: str, *, others: bool = True) -> Job | None:
+        """Takes the next job for a node; None where there is none for it.
 
-        Raises:
-            IndexError: None waits.
+        Args:
+            node: Ray's id.
+            others: Whether there are other nodes for trials that were lost on this one.
         """
-        if not self._waiting:
-            raise IndexError("no job waits")
-        replicate = self._choose(node)
-        self._homes.setdefault(replicate, set()).add(node)
-        waiting = self._waiting[replicate]
-        job = waiting.popleft()
-        self._count -= 1
-        if not waiting:
-            del self._waiting[replicate]
-        return job
+        for replicate in self._by_preference(node):
+            waiting = self._waiting[replicate]
+            for job in waiting:
+                if others and self._shunned.get(job.trial.name) == node:
+                    continue
+                waiting.remove(job)
+                self._count -= 1
+                self._homes.setdefault(replicate, set()).add(node)
+                if not waiting:
+                    del self._waiting[replicate]
+                return job
+        return None
 
-    def _choose(self, node: str) -> int:
-        homeless = None
-        for replicate in self._waiting:
+    def _by_preference(self, node: str) -> list[int]:
+        def rank(replicate: int) -> tuple[int, int]:
             homes = self._homes.get(replicate)
             if homes and node in homes:
-                return replicate
-            if not homes and homeless is None:
-                homeless = replicate
-        if homeless is not None:
-            return homeless
-        return max(self._waiting, key=lambda replicate: len(self._waiting[replicate]))
+                return 0, 0
+            return (2, -len(self._waiting[replicate])) if homes else (1, 0)
+
+        return sorted(self._waiting, key=rank)
 
     def lost(self, node: str) -> None:
         """A node is gone with what it kept."""

@@ -6,15 +6,18 @@ import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from batchscope.data import TrainingData
 from batchscope.errors import RunFolderError
 from batchscope.running.cluster.connection import connected
 from batchscope.running.cluster.executor import Session, Work, execute
-from batchscope.running.cluster.letters import Errand, Parcel
+from batchscope.running.cluster.letters import Errand
 from batchscope.running.cluster.node_files import SHARED
 from batchscope.running.folder import RunFolder
 from batchscope.running.local import Sink
@@ -25,6 +28,8 @@ __all__ = ["ClusterRun"]
 
 # What decides how workers train; the rest of the environment is each node's own.
 _TRAINED_BY = ("KERAS_BACKEND", "TF_DETERMINISTIC_OPS", "XLA_FLAGS")
+# Ray shows all GPUs to tasks that ask for none, and nobody would count these.
+_NO_GPU = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
 # So that TensorFlow and JAX do not take all of a GPU's memory where several trials share it.
 _SHARED_GPU = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
@@ -59,10 +64,8 @@ class ClusterRun:
         if not work.jobs:
             return
         with connected(self.cluster.address), _token_in(self.place.path / SHARED) as token:
-            parcel = None
-            if isinstance(set_up, SetUp):
-                parcel = Parcel(TrainingData.load(set_up.data), self.options.cache_limit)
-            session = Session(self._errand(set_up, token), parcel, self.cluster, self.options.workers)
+            data = _in_memory(set_up.data) if isinstance(set_up, SetUp) else None
+            session = Session(self._errand(set_up, token), data, self.cluster, self.options.workers)
             execute(session, work, sink)
 
     def _errand(self, set_up: AnySetUp, token: str) -> Errand:
@@ -74,13 +77,23 @@ class ClusterRun:
             folder=self.place.path.absolute(),
             cwd=Path.cwd(),
             environment=self._environment(),
+            cache_limit=self.options.cache_limit,
             threads=self.cluster.threads,
             keep_workers=self.cluster.gpus_per_trial == 0,
         )
 
-    def _environment(self) -> dict[str, str]:
-        settings = {name: os.environ[name] for name in _TRAINED_BY if name in os.environ}
-        return (_SHARED_GPU if 0 < self.cluster.gpus_per_trial < 1 else {}) | settings
+    def _environment(self) -> dict[str, str | None]:
+        settings = {name: os.environ.get(name) for name in _TRAINED_BY}
+        if self.cluster.gpus_per_trial == 0:
+            return settings | _NO_GPU
+        return settings | (_SHARED_GPU if self.cluster.gpus_per_trial < 1 else {})
+
+
+def _in_memory(folder: Path) -> TrainingData:
+    """The examples as an array that Ray sends as it is; one mapped from a file it would copy first."""
+    data = TrainingData.load(folder)
+    plain: Any = np.asarray(data.inputs)
+    return replace(data, inputs=plain)
 
 
 @contextmanager

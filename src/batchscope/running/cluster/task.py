@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,9 +18,19 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from batchscope.errors import BatchscopeError, ClusterError
 from batchscope.running.cluster.guard import start_guard
-from batchscope.running.cluster.letters import Begun, DataReady, Errand, Lost, Order, Outcome, Parcel, Told
-from batchscope.running.cluster.node_files import SHARED, NodeFiles, node_files
-from batchscope.running.features import delete_features_but, room_for_features
+from batchscope.running.cluster.letters import (
+    Begun,
+    DataReady,
+    Errand,
+    Lost,
+    Order,
+    Outcome,
+    Seated,
+    Told,
+    Unfit,
+)
+from batchscope.running.cluster.node_files import SHARED, NodeFiles, files_left, node_files
+from batchscope.running.features import delete_features_of
 from batchscope.running.messages import (
     AnySetUp,
     BatchDone,
@@ -108,7 +119,7 @@ def carry_out(order: Order, refs: tuple[ObjectRef[Any], ObjectRef[Any] | None], 
 
     Args:
         order: The trial.
-        refs: Of the `Errand` and, for Keras, the `Parcel`; within a tuple, so that Ray does not fetch
+        refs: Of the `Errand` and, for Keras, the `TrainingData`; within a tuple, so that Ray does not fetch
             them for tasks that need neither.
         actor: Handle of the `Desk`.
 
@@ -116,16 +127,14 @@ def carry_out(order: Order, refs: tuple[ObjectRef[Any], ObjectRef[Any] | None], 
         How it ended.
     """
     desk = _Desk(actor, order.attempt)
-    import ray
-
-    desk.tell(Begun(ray.get_runtime_context().get_node_id()))
+    desk.tell(Begun())
     try:
         seat = _take_seat(refs, desk)
     except BatchscopeError as error:
-        return Fatal(error)
+        return Unfit(error)
     if isinstance(seat, Lost):
         return seat
-    delete_features_but(seat.files.features, order.replicates)
+    delete_features_of(seat.files.features, order.over)
     try:
         outcome = _relay(seat, order, desk)
     except BaseException:  # the driver is gone, or wants no more of this task
@@ -140,7 +149,7 @@ def clean_up(run: str, session: str) -> None:
     """Deletes what a session has kept on this node."""
     import ray
 
-    node_files(ray.get_runtime_context().get_node_id(), run, session).delete()
+    files_left(ray.get_runtime_context().get_node_id(), run, session).delete()
 
 
 def _take_seat(refs: tuple[ObjectRef[Any], ObjectRef[Any] | None], desk: _Desk) -> _Seat | Lost:
@@ -154,7 +163,7 @@ def _take_seat(refs: tuple[ObjectRef[Any], ObjectRef[Any] | None], desk: _Desk) 
     _leave()
     _refuse_another_version(errand)
     files = node_files(ray.get_runtime_context().get_node_id(), errand.run, errand.session)
-    room = 0 if refs[1] is None else _bring(files, refs[1], desk)
+    room = 0 if refs[1] is None else _bring(files, refs[1], errand.cache_limit, desk)
     shared = _is_shared(errand)
     _enter(errand)
     logs = (errand.folder / "logs" if shared else files.logs) / f"{files.path.name[:8]}-{os.getpid()}"
@@ -163,10 +172,11 @@ def _take_seat(refs: tuple[ObjectRef[Any], ObjectRef[Any] | None], desk: _Desk) 
     worker = pool.start(errand.threads)
     guard = start_guard(worker.mark) if worker.mark else None
     _seats.append(_Seat(key, pool, worker, files, shared, guard, errand.keep_workers))
+    _leave_with(desk)
     first = _hear(pool)
     match first:
-        case Ready():
-            desk.tell(first)
+        case Ready(facts):
+            desk.tell(Seated(facts, shared))
             return _seats[0]
         case Fatal(error):
             _leave()
@@ -174,12 +184,26 @@ def _take_seat(refs: tuple[ObjectRef[Any], ObjectRef[Any] | None], desk: _Desk) 
         case _:
             reason = worker.obituary()
             _leave()
-            return Lost(reason)
+            return Lost(reason, seated=False)
 
 
 def _leave() -> None:
     while _seats:
         _seats.pop().leave()
+
+
+def _leave_with(desk: _Desk) -> None:
+    """Has the seat left when the desk is closed: in a notebook the Ray process goes on after the run."""
+
+    def wait() -> None:
+        import ray
+
+        try:
+            ray.get(desk.actor.closed.remote())
+        except ray.exceptions.RayError:
+            _leave()
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _refuse_another_version(errand: Errand) -> None:
@@ -191,16 +215,15 @@ def _refuse_another_version(errand: Errand) -> None:
         )
 
 
-def _bring(files: NodeFiles, ref: ObjectRef[Any], desk: _Desk) -> int:
+def _bring(files: NodeFiles, ref: ObjectRef[Any], cache_limit: int, desk: _Desk) -> int:
     """Has the data on this node, and says how much may be kept ready beside them."""
     import ray
 
     start = time.perf_counter()
-    parcel: Parcel = ray.get(ref)
-    if files.bring(lambda: parcel.data):
+    if files.bring(lambda: ray.get(ref), cache_limit):
         size = sum(file.stat().st_size for file in files.data.iterdir())
-        desk.tell(DataReady(platform.node(), size, time.perf_counter() - start))
-    return room_for_features(files.path, parcel.cache_limit)
+        desk.tell(DataReady(size, time.perf_counter() - start))
+    return files.room
 
 
 def _is_shared(errand: Errand) -> bool:
@@ -223,7 +246,11 @@ def _enter(errand: Errand) -> None:
             f"{errand.cwd}: training code of one's own runs in the folder that the run was started in, which "
             f"must be on every node, but is not on {platform.node()}; start the run in a shared folder"
         )
-    os.environ.update(errand.environment)
+    for name, value in errand.environment.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def _set_up_here(errand: Errand, files: NodeFiles, room: int, logs: Path) -> AnySetUp:
@@ -245,7 +272,7 @@ def _relay(seat: _Seat, order: Order, desk: _Desk) -> Outcome:
         match message:
             case None:
                 return Lost(seat.worker.obituary())
-            case TrialEnded() | Fatal():
+            case TrialEnded():
                 return message
             case BatchDone():
                 report(message)
