@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import sys
 import time
@@ -15,7 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import batchscope
+from batchscope.running.folder import RunFolder
 from batchscope.running.progress import Silent
+from batchscope.running.store import Store
 from nodes_run import Clock
 
 __all__ = ["BATCH_SIZES", "ScaleRun"]
@@ -94,7 +95,7 @@ def main(executor: str, folder: Path, replicates: int, epochs: int) -> None:
         executor=executor,
         trials=len(again.trials),
         records=len(again.history),
-        workers=len(os.sched_getaffinity(0)),
+        workers=_workers(folder),
         start=clock.last - clock.trained - begin,
         trained=clock.trained,
         report=end - clock.last,
@@ -102,6 +103,11 @@ def main(executor: str, folder: Path, replicates: int, epochs: int) -> None:
         memory=memory,
     )
     sys.stdout.write(json.dumps(asdict(measured)) + "\n")
+
+
+def _workers(folder: Path) -> int:
+    with Store(RunFolder(folder).database) as store:
+        return int(store.sessions()[0][2]["workers"])
 
 
 if __name__ == "__main__":
