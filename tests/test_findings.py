@@ -21,7 +21,7 @@ def test_tables_are_those_of_the_histories(monkeypatch: pytest.MonkeyPatch) -> N
     import findings
 
     page = findings.PAGE.read_text(encoding="utf-8")
-    assert page.count("<!-- end -->") == 5
+    assert page.count("<!-- end -->") == 7
     assert findings.with_tables(page) == page
     sys.modules.pop("findings")
 
@@ -38,3 +38,26 @@ def test_histories_are_whole_and_of_their_study(name: str) -> None:
         assert isinstance(batch_size, int)
         assert rows["updates"].max() == sum(part.updates for part in schedule(study, batch_size, 3200))
         assert rows["examples"].max() == sum(part.examples for part in schedule(study, batch_size, 3200))
+
+
+def test_the_study_to_a_target_has_the_trials_of_its_study_files() -> None:
+    history = read_history(FOLDER / "fashion-mnist-to-target.csv")
+    found = set(zip(history["batch_size"], history["learning_rate"], history["replicate"], strict=True))
+    planned = set()
+    for file in FOLDER.glob("fashion-mnist-*.toml"):
+        study = parse_study(read_toml(file.read_text(encoding="utf-8"), str(file)), str(file))
+        [stage] = study.stages
+        rates = study.grid or [stage.learning_rate]
+        if study.name == "fashion-mnist-rate-0.4-at-1024":  # stopped in its first trial at this rate
+            planned.add((1024, 0.4, 1))
+            continue
+        planned |= {
+            (size, rate, replicate)
+            for size in study.batch_sizes
+            for rate in rates
+            for replicate in range(1, study.replicates + 1)
+        }
+    assert found == planned
+    last = history.groupby("trial").tail(1)
+    ended = last[last["val_accuracy"] >= 0.8]
+    assert len(ended) == len(last) - 6  # two each at 4,096, at 64 with the smallest rate, and at 0.4
