@@ -79,6 +79,18 @@ def test_importing_is_silent_and_light():
     assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
 
 
+def test_workers_and_runs_start_without_what_only_data_and_analyses_need():
+    """Where much is started, as by tests and by those who go on often, it would be most of the time."""
+    code = (
+        "import sys, batchscope.own.function\n"
+        "print([name for name in ('pandas', 'sklearn', 'scipy', 'altair') if name in sys.modules])\n"
+        "import batchscope.running.run\n"
+        "print([name for name in ('sklearn', 'scipy', 'altair') if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n[]\n"
+
+
 def test_shortcuts_and_changes_are_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     given: list[batchscope.Study] = []
     monkeypatch.setattr("batchscope.running.run.run_study", lambda study, *_: given.append(study) or [])

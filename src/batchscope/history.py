@@ -10,11 +10,14 @@ import io
 import reprlib
 from decimal import Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from batchscope.errors import HistoryError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "COLUMNS",
@@ -161,6 +164,8 @@ def encode_history(history: pd.DataFrame, suffix: str) -> bytes:
 
 def _read_csv(path: Path) -> pd.DataFrame:
     """Reads names as they stand there, since a stage may be called NA or 007, and the rest as pandas does."""
+    import pandas as pd
+
     header = _header(path)
     figures = [name for name in pd.read_csv(path, nrows=0).columns if name not in _WORDS]
     table = pd.read_csv(
@@ -191,6 +196,8 @@ def _header(path: Path) -> pd.Series:
     Raises:
         HistoryError: The next line has more, of which pandas would take the first for an index.
     """
+    import pandas as pd
+
     try:
         return pd.read_csv(path, header=None, nrows=2, dtype=str, keep_default_na=False).iloc[0]
     except pd.errors.ParserError as error:
@@ -252,6 +259,8 @@ def _texts(column: pd.Series, name: str, source: str) -> pd.Series:
 
 def _numbers(column: pd.Series) -> pd.Series:
     """The column as float64; NaN where a cell is missing or holds no number."""
+    import pandas as pd
+
     kind = column.dtype
     if not pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_complex_dtype(kind):
         # Dates would be counted in nanoseconds, lists and bytes have no meaning.

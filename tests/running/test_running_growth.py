@@ -11,12 +11,12 @@ import pytest
 from scipy import stats
 
 from batchscope import load
+from batchscope.analysis import narrowing
 from batchscope.analysis.narrowing import half_width
 from batchscope.errors import HistoryError, StudyError
 from batchscope.loading import parse_study
 from batchscope.own.handle import TrialHandle
 from batchscope.records import PEAK_MEMORY, Trial, TrialState
-from batchscope.running import growth
 from batchscope.running.growth import Growth
 from batchscope.running.options import RunOptions
 from batchscope.running.plan import plan_trials
@@ -172,7 +172,7 @@ def test_a_batch_size_is_judged_once_by_the_same_trials(searched: Store, monkeyp
         judged.extend(history["batch_size"].unique().tolist())
         return 0.0 if judged[-1] == 16 else half_width(history, metric)
 
-    monkeypatch.setattr(growth, "half_width", known)
+    monkeypatch.setattr(narrowing, "half_width", known)
     study, told = parse_study(SEARCHED | {"learning_rates": [0.1, 0.2]}, "own"), []
     asked = Growth(study, searched, told.append)
     assert asked.trials() == asked.trials() == [Trial(32, 4, 0.1), Trial(32, 4, 0.2)]

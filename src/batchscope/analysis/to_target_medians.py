@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 from scipy.special import bdtr
-from scipy.stats import CensoredData, ecdf
 
 from batchscope.analysis.panel import Floats
 from batchscope.analysis.to_target_results import Median
@@ -56,6 +55,8 @@ def _kaplan_meier(reached: Floats, bounds: Floats, n_never: int) -> float:
     """Where the share that has not got there falls below one half; NaN where it does not."""
     if not len(reached):
         return math.nan
+    from scipy.stats import CensoredData, ecdf
+
     last = max(reached.max(), bounds.max(initial=0.0)) + 1.0
     right = np.concatenate([bounds, np.full(n_never, last)])
     left = ecdf(CensoredData(uncensored=reached, right=right)).sf

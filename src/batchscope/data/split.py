@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
-from sklearn.utils import resample
 
 from batchscope.data.dataset import Dataset
 from batchscope.data.problems import first_ten
@@ -68,6 +66,8 @@ def split_dataset(
     Raises:
         DataError: A class has too few examples to be in both parts.
     """
+    from sklearn.model_selection import train_test_split
+
     labels = np.asarray(labels, dtype=np.int64)
     indices = np.arange(len(labels))
     try:
@@ -100,6 +100,8 @@ def selection_of(study: Study, labels: NDArray[np.int64], validation: NDArray[np
     """
     if study.grid is None or study.goal is not None:
         return np.array([], dtype=np.int64)
+    from sklearn.model_selection import train_test_split
+
     share, seed = study.data.selection_share, study.data.split_seed
     try:
         chosen, rest = train_test_split(
@@ -132,6 +134,8 @@ def stratified_subset(labels: NDArray[np.int64], limit: int, split_seed: int) ->
             f"the limit must not exceed the number of examples, but got limit = {limit:,} of {len(labels):,} "
             "examples; lower it or leave it out"
         )
+    from sklearn.utils import resample
+
     indices = np.arange(len(labels), dtype=np.int64)
     chosen = resample(indices, replace=False, n_samples=limit, random_state=split_seed, stratify=labels)
     return np.sort(chosen)

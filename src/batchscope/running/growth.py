@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Sequence
 
-from batchscope.analysis.narrowing import half_width
 from batchscope.errors import HistoryError, Problem, StudyError
 from batchscope.own_study import AnyStudy
 from batchscope.records import Trial, TrialState
@@ -58,6 +57,8 @@ class Growth:
         return self._decided[key]
 
     def _judge(self, batch_size: int, statuses: Sequence[TrialStatus], wanted: UntilCi) -> bool:
+        from batchscope.analysis.narrowing import half_width
+
         none_more = f"no replicate of batch size {batch_size} is added: "
         if all(status.state is TrialState.DIVERGED for status in statuses):
             self._tell(f"{none_more}all of its {len(statuses)} trials diverged")

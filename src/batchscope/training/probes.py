@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
 
 from batchscope.data.split import stratified_subset
 from batchscope.training.loops import Figures, Loop
@@ -58,6 +57,8 @@ def probe_rows(
     per_class = np.unique(own, return_counts=True)[1]
     if per_class.min() < 2 or min(count, len(training) - count) < len(per_class):
         return np.random.default_rng(seed).permutation(stratified_subset(own, count, seed))
+    from sklearn.model_selection import train_test_split
+
     chosen, _ = train_test_split(positions, train_size=count, random_state=seed, stratify=own)
     return np.asarray(chosen, dtype=np.int64)
 
