@@ -98,6 +98,8 @@ def check_history(table: pd.DataFrame, source: str = "the history") -> pd.DataFr
         raise HistoryError(f"{source}: a history needs at least one row, but it has none")
     known = [name for name in COLUMNS if name in table.columns]
     extra = [name for name in table.columns if name not in COLUMNS]
+    import pandas as pd
+
     # At once, for pandas warns of tables that grew by hundreds of columns.
     result = pd.DataFrame({name: _as_kind(table[name], name, source) for name in [*known, *extra]})
     keys = [key for key in ("study", *_trial_keys(result), "epoch") if key in result.columns]
