@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
@@ -125,7 +126,7 @@ class KerasRecipe:
 
 
 @dataclass(frozen=True)
-class _OwnRecipe:
+class _OwnRecipe(ABC):
     """A study of somebody's own code.
 
     Attributes:
@@ -161,9 +162,9 @@ class _OwnRecipe:
         if not ledger.records:
             raise TrainingError("a trial must report at least one epoch, but ended without")
 
+    @abstractmethod
     def train(self, values: TrialValues, ledger: Ledger, *, begun: bool) -> None:
         """Has the code train."""
-        raise NotImplementedError
 
     def measure(self, seconds: float) -> float:
         """Own code has no pace that could be measured without keeping what it does."""
