@@ -87,8 +87,8 @@ def test_impossible_values_are_refused(key: str, value: object, rule: str):
             "learning_rate.warmup_epochs must not exceed the stage's until.epochs, 4; it is 5",
         ),
         (
-            [("stages.one.learning_rate.grid", [0.1, 0.2]), ("stages.one.until", TARGET)],
-            "a learning_rate.grid needs a last stage with another budget than until",
+            [("replicates", 3), ("until_ci", {"half_width": 0.01}), ("stages.one.until", TARGET)],
+            "the last stage needs another budget than until, which makes ends alike; stages.one has until",
         ),
         (
             [
@@ -102,6 +102,18 @@ def test_impossible_values_are_refused(key: str, value: object, rule: str):
 def test_keys_that_contradict_each_other_are_refused(changes: list[tuple[str, object]], rule: str):
     with pytest.raises(StudyError, match=re.escape(rule)):
         parse_study(apply_changes(read_toml(MINIMAL, "mine"), changes), "mine")
+
+
+def test_a_grid_may_end_at_a_target_and_the_last_stages_is_the_goal():
+    raw = read_toml(MINIMAL, "mine")
+    ended = parse_study(apply_changes(raw, [("stages", [GRID_STAGE]), ("stages.one.until", TARGET)]), "mine")
+    assert (ended.grid, ended.goal) == ([0.1, 0.2], Until(**TARGET))  # type: ignore[arg-type]
+    later = {"name": "two", "trainable": "head", "learning_rate": 0.1, "epochs": 3}
+    raw = apply_changes(raw, [("stages", [GRID_STAGE, later]), ("stages.one.until", TARGET)])
+    gone_on = parse_study(raw, "mine")
+    assert (gone_on.stages[0].until, gone_on.goal) == (ended.goal, None)
+    searched = apply_changes(raw, [("replicates", 3), ("until_ci", {"half_width": 0.01})])
+    assert parse_study(searched, "mine").until_ci is not None
 
 
 def test_a_stage_has_one_budget_and_a_change_replaces_it():

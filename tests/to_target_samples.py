@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -85,6 +86,36 @@ def _row(
         row[f"within_{part}_val_loss"] = 1 - accuracy(within, reached)
         row[f"within_{part}_val_accuracy"] = accuracy(within, reached)
     return row
+
+
+def until_reached(history: pd.DataFrame, target: float = TARGET) -> pd.DataFrame:
+    """The same trials, ended by their first measurement that is as good as the target, as by `until`.
+
+    That may be within an epoch, whose row then tells of that place and keeps what was measured before it.
+    """
+    rows = []
+    for _, trial in history.groupby("trial", sort=False):
+        for row in trial.to_dict("records"):
+            rows.append(_cut_short(row, target))
+            if rows[-1]["val_accuracy"] >= target:
+                break
+    return pd.DataFrame(rows, columns=history.columns)
+
+
+def _cut_short(row: dict[str, object], target: float) -> dict[str, object]:
+    """A row up to its first measurement within the epoch that is good enough."""
+    parts = sorted(int(str(name).split("_")[1]) for name in row if str(name).endswith("_val_accuracy"))
+    found = [part for part in parts if float(row[f"within_{part}_val_accuracy"]) >= target]  # type: ignore[arg-type]
+    if not found:
+        return row
+    first = found[0]
+    names = ("updates", "val_loss", "val_accuracy")
+    last = {name: row[f"within_{first}_{name}"] for name in names}
+    gone = {f"within_{part}_{name}": math.nan for part in parts if part >= first for name in names}
+    size = int(row["batch_size"])  # type: ignore[call-overload]
+    updates = int(last["updates"])  # type: ignore[call-overload]
+    spent = {"updates": updates, "examples": updates * size, "seconds": updates * (0.01 + size * 1e-4)}
+    return row | gone | last | spent
 
 
 def drawn_trials(

@@ -65,7 +65,8 @@ class DataSpec(Strict):
         split_seed: Seed of the stratified split, of the subset, and of the order of given parts;
             the same for all replicates.
         selection_share: Share of the validation part by which the best learning rate of a grid is
-            chosen; no other figure rests on it. Without a grid nothing is set apart.
+            chosen; no other figure rests on it. Without a grid nothing is set apart, nor where trials
+            end at a target.
         skip_bad_images: Leave out images that cannot be read, and record them, where otherwise
             the run stops.
     """
@@ -175,7 +176,8 @@ class Study(BaseStudy):
             largest batch size where that is more.
         validations_per_epoch: Into how many even parts an epoch falls, after each of which validation
             is measured; 1 measures it at the epoch's end alone. What is measured before stands in the
-            same row of the history, as ``within_1_updates``, ``within_1_val_accuracy`` and so on.
+            same row of the history, as ``within_1_updates``, ``within_1_val_accuracy`` and so on. A stage
+            that ends at a target may do so at any of these.
         extra_probes: What else to measure where `probes` do, at the cost of gradients:
             ``gradient_noise``, what the gradient noise scale is made of; ``sharpness``, the loss' largest
             curvature and its maximum in a small box.
@@ -209,6 +211,16 @@ class Study(BaseStudy):
             raise ValueError(
                 "at most one stage may have a learning_rate.grid, because two would have to be tried in "
                 f"every combination; {', '.join(grids)} have one"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _ends_tell_what_is_searched_for(self) -> Study:
+        if self.until_ci is not None and self.goal is not None:
+            raise ValueError(
+                "until_ci adds replicates until the mean of a metric at the trials' ends is known, so the "
+                "last stage needs another budget than until, which makes ends alike; "
+                f"stages.{self.stages[-1].name} has until: take more replicates and leave until_ci out"
             )
         return self
 

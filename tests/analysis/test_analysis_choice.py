@@ -12,8 +12,8 @@ from scipy.stats import norm
 
 from analysis_samples import made_history
 from batchscope.analysis import Analysis, RecipeFacts, Settings, analyze
-from batchscope.analysis.grid import choose_learning_rates
 from batchscope.analysis.learning_rates import LearningRates
+from batchscope.analysis.tuning import choose_learning_rates
 from batchscope.errors import HistoryError
 from batchscope.history import check_history
 from batchscope.report.recipe_tables import learning_rate_table

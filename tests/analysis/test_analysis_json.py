@@ -12,9 +12,11 @@ import pytest
 from analysis_samples import made_history, noisy
 from batchscope.analysis import (
     Analysis,
+    Plan,
     RecipeFacts,
     Settings,
     Sizing,
+    Target,
     TargetSpec,
     WorkersUsed,
     analyze,
@@ -29,7 +31,7 @@ from batchscope.records import MemoryUse, SizesTried, StagePace, TriedSize
 from budgeted import budgeted_history
 from probed import ONE_TRIAL, Terms, in_inference_mode, probed_history, with_gradients
 from recipe_samples import recipe, tried, until_history
-from to_target_samples import planted_history
+from to_target_samples import planted_history, until_reached
 
 ESTIMATES = ("train_accuracy", "val_accuracy", "gap", "train_loss", "val_loss")
 PARTS = ("observed", *TERMS, "batchnorm_training", "batchnorm_validation")
@@ -89,6 +91,7 @@ def analyses() -> dict[str, Analysis]:
         "until": analyze(until_history(), recipe=recipe()),
         "until, bare": analyze(bare, recipe=recipe()),
         **_with_targets(),
+        **_tuned_to_targets(),
         "gradients": analyze(with_gradients(probed_history(batch_sizes=(16, 64)))),
         "gradients, unbounded": analyze(with_gradients(probed_history(), norm2=0.05)),
         "gradients, one replicate": analyze(lost_gradients()),
@@ -121,6 +124,22 @@ def _with_targets() -> dict[str, Analysis]:
             ),
         )
         for name, history in named.items()
+    }
+
+
+def _tuned_to_targets() -> dict[str, Analysis]:
+    """Grids whose trials end at a target, which not all reach."""
+    history = until_reached(planted_history((8, 32, 512), parts=2)).assign(stage="one")
+    plan = Plan(
+        {"one": "until"}, None, {"one": Target("val_accuracy", 0.85, 16)}, frozenset(history["trial"])
+    )
+    named = {
+        "until, grid": history,
+        "until, grid, bare": history.drop(columns=["examples", "seconds"]),
+        "until, grid, one replicate": history[history["replicate"] == 1],
+    }
+    return {
+        name: analyze(rows, Settings(resamples=100), RecipeFacts(plan=plan)) for name, rows in named.items()
     }
 
 
@@ -166,6 +185,14 @@ def _of_analyses(project: Path) -> dict[str, tuple[str, str]]:
     ]
     for name, key in product(names, ("n", "mean", "sd", "low", "high")):
         found[f"{name}.{key}"] = found[f"summary[].gap.{key}"]
+    alike = {
+        "updates_to_target[].trials[]": "learning_rates.trials[]",
+        "updates_to_target[].rates[]": "learning_rates.points[].to_target",
+    }
+    for path, other in alike.items():
+        found |= {name.replace(path, other): row for name, row in found.items() if f"{path}." in name}
+    # These learning rates are of a grid.
+    found |= {f"{other}.learning_rate": ("number", "never") for other in alike.values()}
     # A row stands there only where some trial has all the terms.
     found |= {f"decomposition.rows[].{name}.mean": ("number", "never") for name in PARTS}
     found |= {"sharpness.rows[].box.mean": ("number", "never")}

@@ -22,6 +22,7 @@ from batchscope.report.replicates import replicates_info
 from batchscope.report.table import NOTHING, Table
 from batchscope.report.tables import analysis_tables
 from batchscope.report.together import together_info
+from batchscope.report.updates import updates_info
 
 FEW = Settings(resamples=100)
 GRID = (0.01, 0.1, 1.0)
@@ -156,13 +157,27 @@ def test_figures_compare_each_trial_at_its_own_end(until: tuple[pd.DataFrame, An
         (32, pytest.approx(0.9)),
         (64, pytest.approx(0.8)),
     ]
-    assert "each batch size's end, at most 6 epochs" in means.title
+    assert means.title == "Mean validation accuracy up to the target of 0.850, at which trials end"
+    losses = means_info(history.assign(val_loss=1 - history["val_accuracy"]), "loss", analysis.facts)
+    assert losses.title.endswith("(each batch size's end, at most 6 epochs)")
     by_size = by_batch_size_info(history, "accuracy", analysis.facts)
     assert len(by_size.moments) == 1
     validation = by_size.means[by_size.means["part"] == "validation"]
     assert validation["replicates"].tolist() == [2, 2, 2]
     assert validation["value"].tolist() == pytest.approx([0.9, 0.9, 0.8])
-    assert replicates_info(history, "accuracy", analysis.facts).spread == pytest.approx({16: 0, 32: 0, 64: 0})
+    assert (
+        by_size.title
+        == "Validation accuracy where trials end: at the target of 0.850, or where they missed it"
+    )
+    replicates = replicates_info(history, "accuracy", analysis.facts)
+    assert replicates.spread == pytest.approx({16: 0, 32: 0, 64: 0})
+    target = "up to the target of 0.850, at which trials end"
+    assert replicates.title == f"Validation accuracy of each replicate {target}"
+    by_updates = updates_info(history, analysis)
+    assert by_updates is not None
+    assert by_updates.title == (
+        "Validation accuracy against epochs and against updates, up to the target of 0.850"
+    )
 
 
 def test_figures_leave_out_trials_that_go_on(until: tuple[pd.DataFrame, Analysis]) -> None:

@@ -6,11 +6,16 @@ import dataclasses
 
 import pandas as pd
 
-from batchscope.analysis.comparisons import compare_with_smallest, page_trend, replicate_spread
+from batchscope.analysis.comparisons import (
+    compare_with_smallest,
+    page_trend,
+    replicate_spread,
+    spread_of_none,
+)
 from batchscope.analysis.decomposition import decompose
 from batchscope.analysis.exchangeability import check_exchangeability
 from batchscope.analysis.facts import study_facts
-from batchscope.analysis.grid import at_chosen, choose_learning_rates
+from batchscope.analysis.grid import at_chosen
 from batchscope.analysis.learning_rate import learning_rate_retuned, without_grid
 from batchscope.analysis.noise_scale import noise_scales
 from batchscope.analysis.notes import draw_notes
@@ -21,9 +26,11 @@ from batchscope.analysis.results import Analysis
 from batchscope.analysis.settings import VALIDATION_METRICS, RecipeFacts, Settings
 from batchscope.analysis.sharpness import sharpness_rows
 from batchscope.analysis.summary import summarize
-from batchscope.analysis.targets import target_rows
+from batchscope.analysis.target_recommendation import recommend_to_target
+from batchscope.analysis.targets import goal_rows, target_rows
 from batchscope.analysis.throughput import find_throughput
 from batchscope.analysis.to_target import updates_to_target
+from batchscope.analysis.tuning import choose_learning_rates
 from batchscope.analysis.updates_share import updates_shares
 from batchscope.analysis.verdict import draw_verdict
 from batchscope.errors import HistoryError
@@ -58,18 +65,24 @@ def analyze(
     history, plan = check_history(history), None if recipe is None else recipe.plan
     metric = _metric(history, settings.metric)
     ended = plan.ended if plan is not None and plan.last_epochs is None else frozenset()
-    chosen = choose_learning_rates(history, metric, settings.confidence, ended=ended)
+    goal = None if plan is None else plan.goal
+    chosen = choose_learning_rates(history, metric, settings.confidence, ended=ended, goal=goal)
     panel = build_panel(history if chosen is None else at_chosen(history, chosen), plan)
-    quantities = (metric, "gap") if "gap" in panel.metrics else (metric,)
     retuned = learning_rate_retuned(panel, recipe) if chosen is None else True
     learning_rates = chosen or without_grid(panel, retuned, recipe)
+    facts = study_facts(panel, metric, settings, retuned)
+    quantities = tuple(
+        name for name in (metric, "gap") if name in panel.metrics and not facts.ends_alike(name)
+    )
+    targets = target_rows(panel, settings.confidence)
+    to_goal = goal_rows(facts, targets)
     checks, flags = check_exchangeability(panel)
     throughput = find_throughput(panel, settings.confidence, () if recipe is None else recipe.workers)
     analysis = Analysis(
-        facts=study_facts(panel, metric, settings, retuned),
+        facts=facts,
         summary=summarize(panel, settings),
         learning_rates=learning_rates,
-        targets=target_rows(panel, settings.confidence),
+        targets=targets,
         updates_to_target=tuple(
             updates_to_target(history, target, settings.confidence) for target in settings.targets
         ),
@@ -83,12 +96,14 @@ def analyze(
         ),
         trend=tuple(page_trend(panel, quantity) for quantity in quantities),
         updates_share=updates_shares(panel, metric, settings),
-        spread=replicate_spread(panel, metric),
+        spread=spread_of_none(metric) if facts.ends_alike(metric) else replicate_spread(panel, metric),
         throughput=throughput,
-        practical=practical_rows(panel, metric, settings),
+        practical=practical_rows(panel, metric, settings, to_goal),
         exchangeability=checks,
         flags=flags,
-        recommendation=recommend(panel, metric, settings, learning_rates),
+        recommendation=recommend(panel, metric, settings, learning_rates)
+        if facts.goal is None
+        else recommend_to_target(panel, facts.goal, to_goal, settings, learning_rates),
         verdict=(),
         notes=(),
     )

@@ -9,7 +9,7 @@ from batchscope.analysis.moments import mean_and_sd, t_half_width
 from batchscope.analysis.panel import Floats, Panel
 from batchscope.analysis.results import Comparison, Spread, SpreadRow, Trend
 
-__all__ = ["compare_with_smallest", "holm", "page_trend", "paired_t", "replicate_spread"]
+__all__ = ["compare_with_smallest", "holm", "page_trend", "paired_t", "replicate_spread", "spread_of_none"]
 
 # What a larger batch size is expected to do, fixed before looking: Page's test is one-sided.
 EXPECTED = {"val_accuracy": "decreasing", "val_loss": "increasing", "gap": "increasing"}
@@ -142,6 +142,12 @@ def replicate_spread(panel: Panel, quantity: str) -> Spread:
         p=p,
         reason=reason,
     )
+
+
+def spread_of_none(quantity: str) -> Spread:
+    """In the place of `replicate_spread` where trials end when this quantity reaches a target."""
+    reason = "trials end at a target of it, which makes it alike"
+    return Spread(quantity, None, (), float("nan"), float("nan"), float("nan"), reason)
 
 
 def _slope_of_logs(batch_sizes: Floats, sd: Floats) -> float:

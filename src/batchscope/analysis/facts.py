@@ -9,7 +9,7 @@ import numpy as np
 
 from batchscope.analysis.moments import mean_and_sd
 from batchscope.analysis.panel import Floats, Panel
-from batchscope.analysis.settings import Budget, Settings
+from batchscope.analysis.settings import Budget, Settings, Target
 from batchscope.analysis.words import Figure
 
 __all__ = ["End", "StageSpan", "StudyFacts", "study_facts"]
@@ -68,6 +68,8 @@ class StudyFacts:
         ends: Where each batch size ends, and all are compared.
         unfinished: Names of the trials that go on, where trials have ends of their own and one has ended;
             no figure at the end rests on them.
+        goal: The target at which trials end; None where the last stage has another budget, the history
+            lacks the target's metric, or no trial has ended there yet, so that all are compared on the way.
         learning_rate_retuned: Whether each batch size had its own; None where nothing tells.
         margin: Differences of the metric (and of the gap) below it do not matter in practice.
         confidence: Coverage of all intervals, for example 0.95.
@@ -84,6 +86,7 @@ class StudyFacts:
     last_epoch: int
     ends: tuple[End, ...]
     unfinished: tuple[str, ...]
+    goal: Target | None
     learning_rate_retuned: bool | None
     margin: float
     confidence: float
@@ -144,6 +147,10 @@ class StudyFacts:
             return f"at most {max(epochs)} epochs"
         return f"epochs {min(epochs)} to {max(epochs)}"
 
+    def ends_alike(self, quantity: str) -> bool:
+        """Whether trials end when this very metric is good enough, so that comparing it there is idle."""
+        return self.goal is not None and self.goal.metric == quantity
+
     def equal_epochs(self, stage: str) -> bool:
         """Whether a stage gives all batch sizes the same number of epochs, as far as is known.
 
@@ -183,6 +190,7 @@ def study_facts(panel: Panel, metric: str, settings: Settings, retuned: bool | N
         last_epoch=int(panel.epochs[-1]),
         ends=_ends(panel),
         unfinished=_unfinished(panel),
+        goal=_goal(panel),
         learning_rate_retuned=retuned,
         margin=settings.margin,
         confidence=settings.confidence,
@@ -203,6 +211,13 @@ def _unfinished(panel: Panel) -> tuple[str, ...]:
     going_on = np.argwhere((own < 0) & panel.recorded.any(axis=2))
     pairs = [(int(panel.batch_sizes[row]), int(panel.replicates[column])) for row, column in going_on]
     return tuple(panel.trial_names[pair] for pair in pairs)
+
+
+def _goal(panel: Panel) -> Target | None:
+    if panel.plan is None or panel.ends.own is None:
+        return None
+    goal, last = panel.plan.goal, list(panel.plan.budgets)[-1]
+    return goal if goal is not None and goal.metric in panel.metrics and panel.stages[-1] == last else None
 
 
 def _ends(panel: Panel) -> tuple[End, ...]:

@@ -1,4 +1,4 @@
-"""Each batch size's best of several learning rates, and the history at these."""
+"""Which learning rate of a grid each trial tries, how its trials ended, and the history at the best ones."""
 
 from __future__ import annotations
 
@@ -7,20 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from batchscope.analysis.choice import Candidates, best, optimism
-from batchscope.analysis.learning_rates import LearningRatePoint, LearningRates
-from batchscope.analysis.moments import estimate
-from batchscope.analysis.panel import Floats, check_figures
+from batchscope.analysis.learning_rates import LearningRates
 from batchscope.errors import HistoryError
-from batchscope.history import GRID, METRICS, SELECTION
+from batchscope.history import GRID, METRICS
 
-__all__ = ["at_chosen", "choose_learning_rates", "grid_rates"]
+__all__ = ["Grid", "at_chosen", "find_grid", "grid_rates", "trial_ends"]
 
 _TRIAL = ["batch_size", "replicate", "trial"]
 
 
 @dataclass(frozen=True)
-class _Grid:
+class Grid:
     """Which learning rate of the grid each row's trial has.
 
     Attributes:
@@ -32,57 +29,9 @@ class _Grid:
     rates: pd.Series
 
 
-def choose_learning_rates(
-    history: pd.DataFrame, metric: str, confidence: float, *, ended: frozenset[str] = frozenset()
-) -> LearningRates | None:
-    """Chooses each batch size's learning rate where trials have tried several.
-
-    The best, by `batchscope.analysis.choice.best`, has the fewest diverged trials, then the best mean of
-    the selection metric at the trials' end, then the lowest loss on the same images, then is the smallest.
-    The selection metric is ``selection_accuracy`` or ``selection_loss``, as the analysed metric is an
-    accuracy or a loss, or where the history has no such column that metric itself. Learning rates are
-    held against each other over the replicates in which all of the batch size's have come to the end, as
-    far as there are any. A selection metric that is not finite counts as divergence.
-
-    The end is the last epoch that any trial of the batch size has recorded; trials that have not got
-    there do not count, those that diverged before do.
-
-    Args:
-        history: In standard form, see `batchscope.history.check_history`.
-        metric: ``val_accuracy`` or ``val_loss``.
-        confidence: Of the intervals.
-        ended: Names of the trials that have ended, where trials of a batch size end at different epochs.
-            As soon as there is one, its own last epoch is a trial's end, and trials not among them do
-            not count unless they diverged.
-
-    Returns:
-        None where each batch size and replicate has one trial and none is of a grid.
-
-    Raises:
-        HistoryError: An accuracy lies outside [0, 1], a figure cannot be held by float32, or a batch size
-            and replicate have several trials with one learning rate.
-    """
-    grid = _grid(history)
-    if grid is None:
-        return None
-    check_figures(history)
-    column = f"{SELECTION}{metric.removeprefix('val_')}"
-    column = column if column in history.columns else metric
-    trials = _ends(history.assign(rate=grid.rates), column, metric, ended)
-    sign = -1.0 if metric == "val_loss" else 1.0
-    points, flattered = [], []
-    for size in sorted(trials["batch_size"].unique().tolist()):
-        here = trials[trials["batch_size"] == size]
-        candidates = _candidates(here, column)
-        points += _points(size, here, candidates, confidence)
-        if len(candidates.rates) > 1:
-            flattered.append(optimism(candidates, size, sign))
-    return LearningRates("grid", grid.stage, column, tuple(points), tuple(flattered))
-
-
 def at_chosen(history: pd.DataFrame, learning_rates: LearningRates) -> pd.DataFrame:
     """The rows of the trials at each batch size's chosen learning rate; all of them without a grid."""
-    grid = _grid(history) if learning_rates.points else None
+    grid = find_grid(history) if learning_rates.points else None
     if grid is None:
         return history
     chosen = {point.batch_size: point.learning_rate for point in learning_rates.chosen}
@@ -94,16 +43,21 @@ def grid_rates(history: pd.DataFrame) -> pd.Series | None:
 
     None without a grid.
     """
-    grid = _grid(history)
+    grid = find_grid(history)
     return None if grid is None else grid.rates
 
 
-def _grid(history: pd.DataFrame) -> _Grid | None:
+def find_grid(history: pd.DataFrame) -> Grid | None:
+    """The learning rates that a history's trials try; None where no batch size and replicate tries several.
+
+    A column of its own tells them; without it they are each trial's largest in the first stage in which
+    trials of one batch size and replicate differ.
+    """
     if "trial" not in history.columns:
         return None
     stages = history["stage"] if "stage" in history.columns else pd.Series("", index=history.index)
     if GRID in history.columns and history[GRID].notna().all():
-        return _Grid(_stage_of_grid(history, stages) or "", history[GRID])
+        return Grid(_stage_of_grid(history, stages) or "", history[GRID])
     several = history.groupby(["batch_size", "replicate"])["trial"].nunique().max() > 1
     if not several or "learning_rate" not in history.columns:
         return None
@@ -112,7 +66,7 @@ def _grid(history: pd.DataFrame) -> _Grid | None:
         return None
     inside = history["learning_rate"].where(stages == stage)
     rates = inside.groupby([history[name] for name in _TRIAL]).transform("max")
-    return _Grid(stage, rates)
+    return Grid(stage, rates)
 
 
 def _stage_of_grid(history: pd.DataFrame, stages: pd.Series) -> str | None:
@@ -131,14 +85,34 @@ def _stage_of_grid(history: pd.DataFrame, stages: pd.Series) -> str | None:
     return found[0] if found else None
 
 
-def _ends(history: pd.DataFrame, column: str, metric: str, ended: frozenset[str]) -> pd.DataFrame:
-    """A row for each trial that has a learning rate: whether it diverged or ended, and its figures then."""
+def trial_ends(
+    history: pd.DataFrame, grid: Grid, column: str, metric: str, ended: frozenset[str] | None
+) -> pd.DataFrame:
+    """A row for each trial that has a learning rate: whether it diverged or ended, and its figures then.
+
+    Args:
+        history: In standard form.
+        grid: Its learning rates.
+        column: By which they are chosen.
+        metric: That is analysed.
+        ended: Names of the trials that have ended; None takes the last epoch that any trial of the batch size
+            has recorded as their common end.
+
+    Returns:
+        Columns ``batch_size``, ``replicate``, ``rate``, ``diverged``, ``ended`` (diverged ones among them),
+        and, of the others that have ended, ``selection`` (of `column`), ``loss`` (on the same examples) and
+        ``metric``.
+
+    Raises:
+        HistoryError: A batch size and replicate have several trials with one learning rate.
+    """
+    history = history.assign(rate=grid.rates)
     last = history[history["rate"].notna()].groupby(_TRIAL, sort=False).tail(1)
     loss = column.replace("accuracy", "loss")
     measured = [name for name in {*METRICS, column} if name in last.columns]
     finite = np.isfinite(last[measured].to_numpy()).all(axis=1)
     end = history.groupby("batch_size")["epoch"].max()
-    over = last["trial"].isin(ended) if ended else last["epoch"] == last["batch_size"].map(end)
+    over = last["epoch"] == last["batch_size"].map(end) if ended is None else last["trial"].isin(ended)
     there = finite & over.to_numpy()
     twice = last.duplicated(["batch_size", "replicate", "rate"])
     if twice.any():
@@ -160,47 +134,3 @@ def _ends(history: pd.DataFrame, column: str, metric: str, ended: frozenset[str]
             "metric": last[metric].where(there),
         }
     )
-
-
-def _candidates(trials: pd.DataFrame, column: str) -> Candidates:
-    rates, row = np.unique(trials["rate"].to_numpy(dtype=np.float64), return_inverse=True)
-    replicates, at = np.unique(trials["replicate"].to_numpy(), return_inverse=True)
-
-    def filled(name: str) -> Floats:
-        values = np.full((len(rates), len(replicates)), np.nan)
-        values[row, at] = trials[name].to_numpy(dtype=np.float64)
-        return values
-
-    return Candidates(
-        rates=rates,
-        by=column,
-        selection=filled("selection"),
-        loss=filled("loss"),
-        metric=filled("metric"),
-        diverged=filled("diverged") == 1,
-        complete=np.asarray((filled("ended") == 1).all(axis=0)),
-    )
-
-
-def _points(
-    size: int, trials: pd.DataFrame, candidates: Candidates, confidence: float
-) -> list[LearningRatePoint]:
-    rates = candidates.rates.tolist()
-    chosen = rates[best(candidates, candidates.judges)]
-    at_all_costs = rates[best(candidates, candidates.judges, heed_divergence=False)]
-    return [
-        LearningRatePoint(
-            batch_size=size,
-            learning_rate=rate,
-            n_trials=len(here),
-            n_diverged=int(here["diverged"].sum()),
-            n_missing=int((~here["ended"]).sum()),
-            selection=estimate(here["selection"].to_numpy(dtype=np.float64), confidence),
-            finals=tuple(here["selection"].dropna().tolist()),
-            metric=estimate(here["metric"].to_numpy(dtype=np.float64), confidence),
-            chosen=rate == chosen,
-            at_edge=rate == chosen and len(rates) > 1 and rate in (rates[0], rates[-1]),
-            passed_over=rate == at_all_costs != chosen,
-        )
-        for rate, here in ((rate, trials[trials["rate"] == rate]) for rate in rates)
-    ]

@@ -15,7 +15,8 @@ from batchscope.analysis.results import (
     StudyFacts,
     UpdatesShare,
 )
-from batchscope.analysis.words import interval, number, percent, quantity_name
+from batchscope.analysis.settings import Target
+from batchscope.analysis.words import interval, number, percent, quantity_name, target_text
 
 __all__ = [
     "MOST",
@@ -104,12 +105,14 @@ def headline(analysis: Analysis) -> Sentence:
       between -margin and margin, so the data show neither a difference nor that there is none.
 
     ``one_batch_size`` and ``nothing_finite`` where there are not two batch sizes to hold
-    against each other.
+    against each other; ``ends_at_target`` where trials end at a target, for that makes their ends alike.
     """
     if len(analysis.facts.batch_sizes) == 1:
         size = analysis.facts.batch_sizes[0]
         text = f"There is only batch size {size}: what the batch size does cannot be seen."
         return Sentence("one_batch_size", text, (("batch_size", size),))
+    if analysis.facts.goal is not None:
+        return _ends_at_target(analysis.facts.goal)
     effect = _effect(analysis)
     if effect is None:
         facts = analysis.facts
@@ -122,6 +125,14 @@ def headline(analysis: Analysis) -> Sentence:
     else:
         subject = "What looks like a generalization gap"
     return _sentence(effect, subject, headline_share(analysis))
+
+
+def _ends_at_target(goal: Target) -> Sentence:
+    text = (
+        f"Trials end when they reach {target_text(goal.metric, goal.value)}: batch sizes are compared by "
+        "what that takes, and not by how good they are at the end."
+    )
+    return Sentence("ends_at_target", text, (("value", goal.value), ("most_epochs", goal.epochs)))
 
 
 def headline_share(analysis: Analysis) -> UpdatesShare | None:

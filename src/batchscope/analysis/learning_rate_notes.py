@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 
 from batchscope.analysis.choice import FEWEST
+from batchscope.analysis.learning_rates import LearningRates
 from batchscope.analysis.results import Analysis
-from batchscope.analysis.words import Figure, Sentence, count, number, quantity_name
+from batchscope.analysis.settings import Target
+from batchscope.analysis.words import Figure, Sentence, count, number, quantity_name, target_text
 
 __all__ = ["learning_rate_notes"]
 
@@ -31,6 +33,8 @@ def _not_chosen(analysis: Analysis) -> list[Sentence]:
 def _optimism(analysis: Analysis) -> list[Sentence]:
     """What the replicates' part in the choice of a learning rate may have done to the figures."""
     found = analysis.learning_rates
+    if found.goal is not None:
+        return _optimism_of_updates(found, found.goal)
     if not found.optimism:
         return []
     text = (
@@ -59,3 +63,16 @@ def _optimism(analysis: Analysis) -> list[Sentence]:
     figures: list[tuple[str, Figure]] = [("mean", mean), ("most", most.estimate)]
     figures += [(f"estimate_at_{row.batch_size}", row.estimate) for row in known]
     return [Sentence("learning_rate_optimism", text, tuple(figures))]
+
+
+def _optimism_of_updates(found: LearningRates, goal: Target) -> list[Sentence]:
+    """Without an estimate: replicates that leave each other out tell of means, and these are medians."""
+    if len(found.points) == len(found.chosen):
+        return []
+    text = (
+        f"The learning rates with the fewest updates to {target_text(goal.metric, goal.value)} were chosen "
+        "by the trials whose updates are then told: of rates that are equally good in truth the luckiest is "
+        "taken, so the updates, examples and seconds to it come out a little too few. By how much is not "
+        "estimated."
+    )
+    return [Sentence("learning_rate_optimism", text, (("mean", None),))]

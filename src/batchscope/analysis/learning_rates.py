@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from batchscope.analysis.estimates import Estimate
+from batchscope.analysis.settings import Target
+from batchscope.analysis.to_target_results import RateToTarget, TrialToTarget
 
-__all__ = ["How", "LearningRatePoint", "LearningRates", "Optimism"]
+__all__ = ["BY_UPDATES", "How", "LearningRatePoint", "LearningRates", "Optimism"]
 
 How = Literal["same", "linear", "sqrt", "grid", "differ"]
+BY_UPDATES = "updates"
+"""`LearningRates.chosen_by` where updates to the target at which trials end chose."""
 
 
 @dataclass(frozen=True)
@@ -20,14 +24,17 @@ class LearningRatePoint:
         batch_size: Examples per update.
         learning_rate: Of the grid.
         n_trials: Trials that have begun.
-        n_diverged: Of these, how many ended with a NaN or infinite loss or accuracy.
+        n_diverged: Of these, how many ended with a NaN or infinite loss or accuracy; where `to_target` tells,
+            without having reached the target.
         n_missing: Of these, how many have not come to the end.
-        selection: Of what the best was chosen by, over the others.
-        finals: What `selection` is of, by replicate.
-        metric: Of the metric that is analysed, over the same trials.
+        selection: Of what the best was chosen by, over the others; None where `to_target` tells it.
+        finals: What `selection` is of, by replicate; empty likewise.
+        metric: Of the metric that is analysed, over the trials that have ended and did not diverge.
+        to_target: What it took to get to the target at which trials end, where that chose; else None. Its
+            efficiency is NaN.
         chosen: Whether it is its batch size's best.
         at_edge: Whether it is, and is also the smallest or largest that its batch size tried.
-        passed_over: Whether it would be if its diverged trials did not count.
+        passed_over: Whether it would be if its diverged trials did not count; never where `to_target` tells.
     """
 
     batch_size: int
@@ -35,9 +42,10 @@ class LearningRatePoint:
     n_trials: int
     n_diverged: int
     n_missing: int
-    selection: Estimate
+    selection: Estimate | None
     finals: tuple[float, ...]
     metric: Estimate
+    to_target: RateToTarget | None
     chosen: bool
     at_edge: bool
     passed_over: bool
@@ -71,16 +79,22 @@ class LearningRates:
             where a history alone cannot tell why. None where nothing tells.
         stage: That has the grid; empty where the history has no stages, None without a grid.
         chosen_by: Column that chose. Without a column of its own it is the metric that is analysed,
-            whose figures are then optimistic. None without a grid.
+            whose figures are then optimistic; `BY_UPDATES` where trials end at a target. None without a
+            grid.
+        goal: The target at which trials end, where updates to it chose; else None.
         points: By batch size, then learning rate; none without a grid.
-        optimism: Of each batch size that has tried several.
+        trials: What it took each trial to get to `goal`, by batch size, learning rate and replicate; none
+            without one.
+        optimism: Of each batch size that has tried several; none where updates to a target chose.
         mixed: Batch sizes whose replicates have different learning rates where these are no grid.
     """
 
     how: How | None
     stage: str | None = None
     chosen_by: str | None = None
+    goal: Target | None = None
     points: tuple[LearningRatePoint, ...] = ()
+    trials: tuple[TrialToTarget, ...] = ()
     optimism: tuple[Optimism, ...] = ()
     mixed: tuple[int, ...] = ()
 

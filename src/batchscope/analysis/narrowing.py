@@ -7,8 +7,9 @@ import math
 import numpy as np
 import pandas as pd
 
-from batchscope.analysis.grid import at_chosen, choose_learning_rates
+from batchscope.analysis.grid import at_chosen
 from batchscope.analysis.moments import estimate
+from batchscope.analysis.tuning import choose_learning_rates
 from batchscope.errors import HistoryError
 from batchscope.history import METRICS
 

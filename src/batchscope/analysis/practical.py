@@ -11,6 +11,7 @@ import numpy as np
 from batchscope.analysis.panel import Panel
 from batchscope.analysis.settings import Settings
 from batchscope.analysis.standing import Standing, find_standing, settled, sign_of, spent_by
+from batchscope.analysis.targets import TargetRow, reached_by_all
 from batchscope.records import PEAK_MEMORY
 
 __all__ = ["PracticalRow", "practical_rows"]
@@ -23,15 +24,16 @@ class PracticalRow:
     Attributes:
         batch_size: Examples per update.
         metric: Mean at the end over replicates.
-        within_margin: Whether that is within the margin of the best.
-        seconds: Of training until the mean is within the margin for good, mean over replicates; None
-            where it does not get there, or the history has no such column or gaps in it.
+        within_margin: Whether that is within the margin of the best; where trials end at a target, whether
+            every one reached it.
+        seconds: Of training until the mean is within the margin for good, or to the target, mean over
+            replicates; None where it does not get there, or the history has no such column or gaps in it.
         price: What these seconds cost at `Settings.price_per_hour`, in its currency; None without either.
             It is that of the whole machine: where N trials ran side by side, up to N times a trial's share.
         peak_memory: Bytes, the most that any replicate took in any stage; None where it was not measured.
         fits: Whether that is no more than `Settings.memory_limit`; None without either.
         purposes: Of ``most_accurate`` and ``fastest``, those that it is the best for; with a limit of
-            memory, among those that fit.
+            memory, among those that fit. Where trials end at a target none is the most accurate.
     """
 
     batch_size: int
@@ -44,31 +46,38 @@ class PracticalRow:
     purposes: tuple[str, ...]
 
 
-def practical_rows(panel: Panel, quantity: str, settings: Settings) -> tuple[PracticalRow, ...]:
+def practical_rows(
+    panel: Panel, quantity: str, settings: Settings, to_goal: Sequence[TargetRow] = ()
+) -> tuple[PracticalRow, ...]:
     """By batch size, those with a finite mean at the end and no trial that diverged.
 
-    Seconds are those of `batchscope.analysis.recommendation.recommend`, without evaluation, probes and what
+    Seconds are those of `batchscope.analysis.recommendation.recommend`, or where trials end at a target of
+    `batchscope.analysis.target_recommendation.recommend_to_target`, without evaluation, probes and what
     was made ready before. They say nothing of whether a difference is real; the recommendation does.
 
     Args:
         panel: The whole history.
         quantity: ``val_accuracy`` or ``val_loss``.
         settings: Margin, price and limit.
+        to_goal: What it took to get to the target at which trials end; empty where they end otherwise.
     """
     standing = find_standing(panel, quantity)
     if standing is None:
         return ()
+    there = _at_target(panel, to_goal) if to_goal else _within(panel, standing, settings.margin)
     eligible = [int(row) for row in np.flatnonzero(standing.eligible)]
-    seconds = _seconds(panel, standing, settings.margin)
+    seconds = {row: value for row, value in there.items() if math.isfinite(value)}
     memory = {row: _memory(panel, row) for row in eligible}
     fits = {row: _fits(memory[row], settings.memory_limit) for row in eligible}
     possible = [row for row in eligible if fits[row] is not False]
     purposes = _purposes(standing, possible, seconds)
+    if to_goal:
+        purposes.pop("most_accurate", None)
     return tuple(
         PracticalRow(
             batch_size=int(panel.batch_sizes[row]),
             metric=sign_of(quantity) * float(standing.final_mean[row]),
-            within_margin=row in settled(panel, standing, settings.margin),
+            within_margin=row in there,
             seconds=seconds.get(row),
             price=_price(seconds.get(row), settings.price_per_hour),
             peak_memory=memory[row],
@@ -79,12 +88,21 @@ def practical_rows(panel: Panel, quantity: str, settings: Settings) -> tuple[Pra
     )
 
 
-def _seconds(panel: Panel, standing: Standing, margin: float) -> dict[int, float]:
-    """By row of those within the margin for which it is known."""
+def _within(panel: Panel, standing: Standing, margin: float) -> dict[int, float]:
+    """Seconds by row of those within the margin; NaN where unknown."""
+    there = settled(panel, standing, margin)
     if "seconds" not in panel.costs:
-        return {}
-    spent = spent_by(panel, standing, "seconds", settled(panel, standing, margin))
-    return {row: value for row, value in spent.items() if math.isfinite(value)}
+        return dict.fromkeys(there, math.nan)
+    return spent_by(panel, standing, "seconds", there)
+
+
+def _at_target(panel: Panel, to_goal: Sequence[TargetRow]) -> dict[int, float]:
+    """Seconds by row of those of which every trial reached the target; NaN where unknown."""
+    rows = {int(size): row for row, size in enumerate(panel.batch_sizes)}
+    return {
+        rows[found.batch_size]: math.nan if found.seconds is None else found.seconds.mean
+        for found in reached_by_all(panel, to_goal)
+    }
 
 
 def _purposes(standing: Standing, possible: Sequence[int], seconds: dict[int, float]) -> dict[str, int]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from batchscope.analysis.results import Analysis, LearningRatePoint, LearningRates, Sentence, TargetRow
 from batchscope.analysis.words import (
     Figure,
     batch_sizes,
-    number,
     of_quantity,
     quantity_name,
     some,
+    target_text,
 )
 
 __all__ = ["learning_rate_sentences", "mixed_sentences", "target_sentences"]
@@ -21,7 +24,8 @@ def learning_rate_sentences(analysis: Analysis) -> list[Sentence]:
     """How far learning rates put the comparison in doubt, where the recommendation does not say it.
 
     - ``learning_rate_chosen``: each batch size is compared at its own best of a grid; with what was
-      chosen by, and that figures are optimistic where that is the metric itself;
+      chosen by, that figures are optimistic where that is the metric itself, and where none got to the
+      target often enough to be chosen by its updates;
     - ``learning_rate_passed_over``: at some, diverged trials alone decided against the best mean;
     - ``learning_rate_at_edge``: the best of some is the smallest or largest that was tried;
     - ``learning_rate_unknown``: nothing tells.
@@ -66,19 +70,35 @@ def _chosen(found: LearningRates, n_stages: int) -> Sentence:
     best = found.chosen
     tried = sorted({point.learning_rate for point in found.points})
     each = some([f"{point.learning_rate:g} at batch size {point.batch_size}" for point in best])
-    by = (
-        f"by the {quantity_name(found.chosen_by or '')} itself, so that the figures are optimistic"
-        if found.optimistic
-        else "by the same replicates on validation examples on which no other figure rests"
-    )
     where = f" in {found.stage}" if n_stages > 1 else ""
     text = (
         f"Each batch size is compared at its own best of {len(tried)} learning rates{where} ({tried[0]:g} to "
-        f"{tried[-1]:g}), chosen {by}: {each}."
+        f"{tried[-1]:g}), chosen {_chosen_by(found)}: {each}.{_without_median(best)}"
     )
     figures: list[tuple[str, Figure]] = [("n_learning_rates", len(tried)), ("chosen_by", found.chosen_by)]
     figures += [(f"learning_rate_at_{point.batch_size}", point.learning_rate) for point in best]
     return Sentence("learning_rate_chosen", text, tuple(figures))
+
+
+def _chosen_by(found: LearningRates) -> str:
+    if found.goal is not None:
+        goal = target_text(found.goal.metric, found.goal.value)
+        return f"by the fewest updates to {goal}, at which trials end (medians over replicates)"
+    if found.optimistic:
+        return f"by the {quantity_name(found.chosen_by or '')} itself, so that the figures are optimistic"
+    return "by the same replicates on validation examples on which no other figure rests"
+
+
+def _without_median(best: Sequence[LearningRatePoint]) -> str:
+    """Says where no learning rate has a median of updates; begins with a space."""
+    rows = [point.to_target for point in best if point.to_target is not None]
+    sizes = [row.batch_size for row in rows if math.isnan(row.updates.value)]
+    if not sizes:
+        return ""
+    return (
+        f" At batch size {batch_sizes(sizes)} too few trials got there at any of them for a median; the one "
+        "at which most did is taken, of equal ones the smallest."
+    )
 
 
 def _passed_over(found: LearningRates) -> list[Sentence]:
@@ -159,7 +179,7 @@ def _cheapest(rows: list[TargetRow]) -> list[Sentence]:
 
 
 def _goal(row: TargetRow) -> str:
-    return f"a {quantity_name(row.metric)} of {number(row.value)}"
+    return target_text(row.metric, row.value)
 
 
 def _in(row: TargetRow) -> str:

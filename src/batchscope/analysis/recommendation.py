@@ -5,18 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from batchscope.analysis.comparisons import paired_t
+from batchscope.analysis.doubts import ENOUGH_REPLICATES, learning_rate_doubts, one_batch_size
 from batchscope.analysis.learning_rates import LearningRates
 from batchscope.analysis.moments import mean_and_sd, t_half_width
 from batchscope.analysis.panel import Floats, Panel, stage_view
 from batchscope.analysis.results import Choice, Recommendation, Sentence
 from batchscope.analysis.settings import Settings
 from batchscope.analysis.standing import Standing, find_standing, settled, sign_of, spent_by, within_margin
-from batchscope.analysis.words import batch_sizes, interval, listed, number, quantity_name
+from batchscope.analysis.words import batch_sizes, interval, number, quantity_name
 
-__all__ = ["ENOUGH_REPLICATES", "recommend"]
+__all__ = ["recommend"]
 
-# With 2 pairs the 95% t-interval is 12.7 standard errors wide on each side: it decides nothing.
-ENOUGH_REPLICATES = 3
 # Points of a straight line below which its slope says nothing about the end of a stage.
 _SMALLEST_WINDOW = 3
 
@@ -40,11 +39,7 @@ def recommend(
       replicates with the best;
     - ``interval_wider_than_margin``: the paired t-interval of an eligible batch size's difference
       to the best reaches across the margin, so that both "as good" and "worse" are open;
-    - ``learning_rate_not_retuned``: it is known that all batch sizes shared one learning rate;
-    - ``learning_rate_scaled``: it is known that a rule gave each batch size its learning rate;
-    - ``learning_rates_mixed``: an eligible batch size's replicates have different learning rates;
-    - ``learning_rate_at_edge``: an eligible batch size's best learning rate is the smallest or largest of
-      its grid, so that a better one may lie beyond;
+    - those of `batchscope.analysis.doubts.learning_rate_doubts`;
     - ``still_rising``: see `_rising`.
 
     Args:
@@ -54,20 +49,13 @@ def recommend(
         learning_rates: How they came about; where that is unknown, it is no reason by itself.
     """
     standing = find_standing(panel, quantity)
-    reasons: list[Sentence] = []
-    if len(panel.batch_sizes) == 1:
-        reasons.append(_one_batch_size(panel))
+    reasons = one_batch_size(panel)
     if standing is None:
         reasons.append(_no_finite_value(panel, quantity))
         return _recommendation(panel, quantity, settings, None, (), tuple(reasons))
     reasons += _replicates(panel, standing)
     reasons += _wide_intervals(panel, standing, quantity, settings)
-    if learning_rates.how == "same" and len(panel.batch_sizes) > 1:
-        reasons.append(_not_retuned(panel))
-    if learning_rates.how in ("linear", "sqrt") and len(panel.batch_sizes) > 1:
-        reasons.append(_scaled(panel, learning_rates.how))
-    reasons += _mixed(panel, standing, learning_rates)
-    reasons += _at_edge(panel, standing, learning_rates)
+    reasons += learning_rate_doubts(panel, standing.eligible, learning_rates)
     reasons += _rising(panel, standing, quantity, settings)
     choices = _choices(panel, standing, settings.margin)
     return _recommendation(panel, quantity, settings, standing, choices, tuple(reasons))
@@ -114,18 +102,10 @@ def _choices(panel: Panel, standing: Standing, margin: float) -> tuple[Choice, .
                 spent=spent[cheapest],
                 epoch=int(panel.epochs[reached[cheapest]]),
                 best_spent=spent[standing.best],
+                rivals=(),
             )
         )
     return tuple(choices)
-
-
-def _one_batch_size(panel: Panel) -> Sentence:
-    size = int(panel.batch_sizes[0])
-    return Sentence(
-        "one_batch_size",
-        f"There is only batch size {size}, so there is nothing to compare it with.",
-        (("batch_size", size),),
-    )
 
 
 def _no_finite_value(panel: Panel, quantity: str) -> Sentence:
@@ -180,48 +160,6 @@ def _wide_intervals(panel: Panel, standing: Standing, quantity: str, settings: S
         ("margin", settings.margin),
     )
     return [Sentence("interval_wider_than_margin", text, figures)]
-
-
-def _not_retuned(panel: Panel) -> Sentence:
-    known = np.array([]) if panel.learning_rate is None else panel.learning_rate[panel.recorded]
-    rates = tuple(dict.fromkeys(known[np.isfinite(known)].tolist()))
-    named = f" ({listed(f'{rate:g}' for rate in rates)})" if 0 < len(rates) <= 4 else ""
-    text = (
-        f"The learning rate was not retuned for each batch size: all {len(panel.batch_sizes)} shared "
-        f"one{' in each stage' if len(panel.stages) > 1 else ''}{named}, which may suit some of them better "
-        "than others."
-    )
-    return Sentence("learning_rate_not_retuned", text, (("n_batch_sizes", len(panel.batch_sizes)),))
-
-
-def _scaled(panel: Panel, rule: str) -> Sentence:
-    how = "in proportion to it" if rule == "linear" else "with its square root"
-    text = (
-        f"The learning rate was scaled with the batch size by a rule ({how}) and not retuned for each of the "
-        f"{len(panel.batch_sizes)}; the rule may suit some of them better than others."
-    )
-    return Sentence("learning_rate_scaled", text, (("n_batch_sizes", len(panel.batch_sizes)),))
-
-
-def _mixed(panel: Panel, standing: Standing, learning_rates: LearningRates) -> list[Sentence]:
-    sizes = [size for size in panel.batch_sizes[standing.eligible].tolist() if size in learning_rates.mixed]
-    if not sizes or len(panel.batch_sizes) == 1:
-        return []
-    text = f"The replicates of batch size {batch_sizes(sizes)} differ in their learning rates."
-    return [Sentence("learning_rates_mixed", text, (("n_batch_sizes", len(sizes)),))]
-
-
-def _at_edge(panel: Panel, standing: Standing, learning_rates: LearningRates) -> list[Sentence]:
-    eligible = set(panel.batch_sizes[standing.eligible].tolist())
-    sizes = [point.batch_size for point in learning_rates.chosen if point.at_edge]
-    sizes = [size for size in sizes if size in eligible]
-    if not sizes or len(panel.batch_sizes) == 1:
-        return []
-    text = (
-        f"The best learning rate at batch size {batch_sizes(sizes)} is at the edge of the grid, and with a "
-        "wider one the order of batch sizes might be another."
-    )
-    return [Sentence("learning_rate_at_edge", text, (("n_batch_sizes", len(sizes)),))]
 
 
 def _rising(panel: Panel, standing: Standing, quantity: str, settings: Settings) -> list[Sentence]:

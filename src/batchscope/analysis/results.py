@@ -15,7 +15,7 @@ from batchscope.analysis.learning_rates import LearningRatePoint, LearningRates,
 from batchscope.analysis.noise_scale import NoiseScaleRow, NoiseScales
 from batchscope.analysis.practical import PracticalRow
 from batchscope.analysis.sharpness import Sharpness, SharpnessRow
-from batchscope.analysis.targets import TargetRow
+from batchscope.analysis.targets import TargetRow, goal_rows
 from batchscope.analysis.throughput import Throughput, ThroughputRow
 from batchscope.analysis.to_target_results import UpdatesToTarget
 from batchscope.analysis.words import Figure, Sentence
@@ -251,22 +251,25 @@ class Exchangeability:
 
 @dataclass(frozen=True)
 class Choice:
-    """The cheapest batch size within the margin, by one cost.
+    """The cheapest batch size within the margin, or to the target, by one cost.
 
     Attributes:
         cost: ``updates``, ``examples`` or ``seconds``.
         batch_size: The cheapest.
         spent: Its cost, mean over replicates, up to the epoch from which on its mean metric stays
-            within the margin of the best final one.
-        epoch: That epoch.
-        best_spent: The same cost for the batch size that ends best.
+            within the margin of the best final one; where trials end at a target, up to that.
+        epoch: That epoch; None where trials end at a target.
+        best_spent: The same cost for the batch size that ends best; NaN likewise.
+        rivals: Where trials end at a target, those that these replicates do not tell apart from the
+            cheapest, ascending; else none.
     """
 
     cost: str
     batch_size: int
     spent: float
-    epoch: int
+    epoch: int | None
     best_spent: float
+    rivals: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -275,16 +278,18 @@ class Recommendation:
 
     Attributes:
         status: ``recommended``, or ``cannot_tell`` where `reasons` is not empty.
-        quantity: ``val_accuracy`` or ``val_loss``.
+        quantity: ``val_accuracy`` or ``val_loss``; that of the target, where trials end at one.
         margin: How far from the best still counts as equally good.
         epoch: At which they are compared; None where batch sizes end at different ones.
-        best_batch_size: The one with the best mean; None where no batch size has a finite one.
+        best_batch_size: The one with the best mean; None where no batch size has a finite one, or
+            trials end at a target.
         best_mean: Its mean; NaN where there is none.
         within_margin: Batch sizes whose mean is within the margin of the best and of which no
-            trial diverged, ascending.
+            trial diverged, ascending; where trials end at a target, those of which every trial reached it.
         choices: The cheapest of them by each cost that the history has. Where the status is
             ``cannot_tell`` they describe these data and are no advice.
-        reasons: Why these data cannot tell, by the rules of `batchscope.analysis.recommendation`.
+        reasons: Why these data cannot tell, by the rules of `batchscope.analysis.recommendation` or
+            `batchscope.analysis.target_recommendation`.
     """
 
     status: str
@@ -344,6 +349,11 @@ class Analysis:
     recommendation: Recommendation
     verdict: tuple[Sentence, ...]
     notes: tuple[Sentence, ...]
+
+    @property
+    def to_goal(self) -> tuple[TargetRow, ...]:
+        """What it took to get to the target at which trials end, by batch size; none without one."""
+        return goal_rows(self.facts, self.targets)
 
     @property
     def final(self) -> tuple[SummaryRow, ...]:

@@ -86,8 +86,8 @@ class Plan:
     """How long a study trains.
 
     Attributes:
-        budgets: By name of the stage, of what all batch sizes are given the same; ``until`` where it
-            ends at a target.
+        budgets: By name of the stage, in the order of training, of what all batch sizes are given the
+            same; ``until`` where it ends at a target.
         last_epochs: By batch size, the epoch at which its trials end; None where that is not known
             ahead, because a budget is in seconds or until a target.
         targets: By name of the stage, for those that end at one.
@@ -98,6 +98,11 @@ class Plan:
     last_epochs: Mapping[int, int] | None
     targets: Mapping[str, Target] = field(default_factory=dict)
     ended: frozenset[str] = frozenset()
+
+    @property
+    def goal(self) -> Target | None:
+        """The target at which trials end; None where the last stage has another budget."""
+        return self.targets.get(list(self.budgets)[-1])
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from batchscope.analysis.estimates import Estimate
+from batchscope.analysis.facts import StudyFacts
 from batchscope.analysis.moments import estimate
 from batchscope.analysis.panel import Bools, Panel
 from batchscope.analysis.settings import Target
 
-__all__ = ["TargetRow", "target_rows"]
+__all__ = ["TargetRow", "goal_rows", "reached_by_all", "target_rows"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,24 @@ def target_rows(panel: Panel, confidence: float) -> tuple[TargetRow, ...]:
         if name in targets and targets[name].metric in panel.metrics
         for row in _rows(panel, position, targets[name], confidence)
     )
+
+
+def goal_rows(facts: StudyFacts, rows: Sequence[TargetRow]) -> tuple[TargetRow, ...]:
+    """Those of the target at which trials end; none where they end otherwise."""
+    return tuple(row for row in rows if facts.goal is not None and row.stage == facts.stages[-1].name)
+
+
+def reached_by_all(panel: Panel, rows: Sequence[TargetRow]) -> tuple[TargetRow, ...]:
+    """Those of which every trial got there, also of those that have not come to the stage.
+
+    Args:
+        panel: The whole history.
+        rows: Of one stage.
+    """
+    begun = dict(
+        zip(panel.batch_sizes.tolist(), panel.recorded.any(axis=2).sum(axis=1).tolist(), strict=True)
+    )
+    return tuple(row for row in rows if row.n_reached == begun[row.batch_size])
 
 
 def _rows(panel: Panel, stage: int, target: Target, confidence: float) -> list[TargetRow]:

@@ -26,7 +26,7 @@ from batchscope.analysis.to_target_results import (
 from batchscope.analysis.to_target_scaling import perfect_scaling
 from batchscope.recipe import TargetSpec
 
-__all__ = ["rates_to_target", "updates_to_target"]
+__all__ = ["rates_to_target", "trials_to_target", "updates_to_target"]
 
 
 def updates_to_target(history: pd.DataFrame, target: TargetSpec, confidence: float) -> UpdatesToTarget:
@@ -48,7 +48,7 @@ def updates_to_target(history: pd.DataFrame, target: TargetSpec, confidence: flo
     if missing:
         reason = f"the history has no column {' and '.join(missing)}"
         return UpdatesToTarget(target.metric, target.value, reason, (), (), None, None)
-    trials = tuple(_trial(course, target) for course in trial_courses(history, target.metric))
+    trials = trials_to_target(history, target.metric, target.value)
     rows = rates_to_target(trials, confidence)
     found = UpdatesToTarget(target.metric, target.value, None, trials, tuple(rows), None, None)
     scaling = perfect_scaling(found.best, found.best_trials, confidence)
@@ -58,6 +58,20 @@ def updates_to_target(history: pd.DataFrame, target: TargetSpec, confidence: flo
         scaling=scaling,
         critical=fit_critical(found.best_trials, confidence),
     )
+
+
+def trials_to_target(history: pd.DataFrame, metric: str, value: float) -> tuple[TrialToTarget, ...]:
+    """What it took every trial, those of all learning rates.
+
+    Args:
+        history: In standard form, with the columns `metric` and ``updates``.
+        metric: ``val_accuracy``, at least `value`, or ``val_loss``, at most.
+        value: The target.
+
+    Raises:
+        HistoryError: A measurement within an epoch has updates that are not of that epoch.
+    """
+    return tuple(_trial(course, metric, value) for course in trial_courses(history, metric))
 
 
 def rates_to_target(trials: Sequence[TrialToTarget], confidence: float) -> list[RateToTarget]:
@@ -71,10 +85,9 @@ def rates_to_target(trials: Sequence[TrialToTarget], confidence: float) -> list[
     )
 
 
-def _trial(course: Course, target: TargetSpec) -> TrialToTarget:
+def _trial(course: Course, metric: str, value: float) -> TrialToTarget:
     """A trial's first measurement that is as good as the target."""
-    accuracy = target.metric == "val_accuracy"
-    good = course.measured >= target.value if accuracy else course.measured <= target.value
+    good = course.measured >= value if metric == "val_accuracy" else course.measured <= value
     updates = course.spent["updates"]
     reached = bool(good.any())
     place = int(good.argmax()) if reached else 0

@@ -13,7 +13,7 @@ from batchscope.analysis.to_target_results import (
     RateToTarget,
     UpdatesToTarget,
 )
-from batchscope.analysis.words import Figure, number, of_quantity, percent, quantity_name, some
+from batchscope.analysis.words import Figure, of_quantity, percent, some, target_text
 
 __all__ = [
     "bounds_text",
@@ -33,7 +33,7 @@ _COARSE = 0.2
 
 def goal(found: UpdatesToTarget) -> str:
     """For example ``a validation accuracy of 0.850``."""
-    return f"a {quantity_name(found.metric)} of {number(found.value)}"
+    return target_text(found.metric, found.value)
 
 
 def scaling_text(scaling: PerfectScaling, updates: str) -> str:

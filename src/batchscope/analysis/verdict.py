@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from batchscope.analysis.few_replicates import few_replicates_sentences
 from batchscope.analysis.gap_finding import decomposition_sentence, gap_finding
 from batchscope.analysis.gradient_findings import noise_scale_sentences, sharpness_sentences
 from batchscope.analysis.headline import headline, headline_share, share_clause
-from batchscope.analysis.moments import t_quantile
 from batchscope.analysis.noise_against_critical import noise_against_critical_sentences
 from batchscope.analysis.recipe_findings import learning_rate_sentences, mixed_sentences, target_sentences
 from batchscope.analysis.results import (
@@ -16,9 +16,9 @@ from batchscope.analysis.results import (
     Choice,
     Comparison,
     Flag,
+    Recommendation,
     Sentence,
     StudyFacts,
-    SummaryRow,
     Trend,
 )
 from batchscope.analysis.to_target_findings import to_target_sentences
@@ -36,12 +36,10 @@ from batchscope.analysis.words import (
     some,
 )
 
-__all__ = ["FEW_REPLICATES", "draw_verdict"]
+__all__ = ["draw_verdict"]
 
-# From five on, the 95% quantile of Student's t is below 1.5 times the normal one (2.78 / 1.96).
-FEW_REPLICATES = 5
-# What the width of the intervals is compared with.
-_MORE_REPLICATES = 10
+
+_NO_COSTS = "Without a column of updates, examples or seconds, none of them is known to be cheaper."
 
 
 def draw_verdict(analysis: Analysis) -> tuple[Sentence, ...]:
@@ -79,7 +77,7 @@ def draw_verdict(analysis: Analysis) -> tuple[Sentence, ...]:
         sharpness_sentences,
         _spread,
         _alike,
-        _few_replicates,
+        few_replicates_sentences,
         learning_rate_sentences,
     )
     return tuple(sentence for rule in rules for sentence in rule(analysis))
@@ -115,6 +113,8 @@ def _recommendation(analysis: Analysis) -> list[Sentence]:
         return [Sentence("cannot_tell", text, figures)]
     for choice in found.choices:
         figures += ((f"batch_size_by_{choice.cost}", choice.batch_size), (choice.cost, choice.spent))
+    if analysis.facts.goal is not None:
+        return [Sentence("recommended", _advice_to_target(found), figures)]
     text = (
         f"Within {found.margin:g} of the best {quantity_name(found.quantity)} ({number(found.best_mean)} "
         f"at batch size {found.best_batch_size}): batch size {batch_sizes(found.within_margin)}. "
@@ -125,7 +125,7 @@ def _recommendation(analysis: Analysis) -> list[Sentence]:
 
 def _advice(choices: tuple[Choice, ...], best: int | None) -> str:
     if not choices:
-        return "Without a column of updates, examples or seconds, none of them is known to be cheaper."
+        return _NO_COSTS
     by_size: dict[int, list[str]] = {}
     for choice in choices:
         own = choice.batch_size == best
@@ -138,6 +138,23 @@ def _advice(choices: tuple[Choice, ...], best: int | None) -> str:
     ]
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}."
+
+
+def _advice_to_target(found: Recommendation) -> str:
+    """The cheapest by each cost; what it took stands in ``target_reached``."""
+    sizes = found.within_margin
+    if len(sizes) == 1:
+        return f"Batch size {sizes[0]} is the only one of which every trial reached the target."
+    if not found.choices:
+        return _NO_COSTS
+    parts = [
+        f"{choice.batch_size} takes the fewest {choice.cost}{_rivals(choice)}" for choice in found.choices
+    ]
+    return f"Of batch size {batch_sizes(sizes)}, of which every trial reached the target, {'; '.join(parts)}."
+
+
+def _rivals(choice: Choice) -> str:
+    return f" (not told apart from {batch_sizes(choice.rivals)})" if choice.rivals else ""
 
 
 def _diverged(analysis: Analysis) -> list[Sentence]:
@@ -312,44 +329,3 @@ def _alike(analysis: Analysis) -> list[Sentence]:
         f"({count(n_tested, 'trial')} compared)."
     )
     return [Sentence("replicates_alike", text, (("n_tested", n_tested),))]
-
-
-def _few_replicates(analysis: Analysis) -> list[Sentence]:
-    metric = analysis.facts.metric
-    rows = [(row, getattr(row, metric)) for row in analysis.final]
-    counts = [estimate.n for _, estimate in rows if estimate is not None and estimate.n > 0]
-    if not counts or min(counts) >= FEW_REPLICATES:
-        return []
-    fewest = min(counts)
-    measured = [(row, estimate) for row, estimate in rows if estimate is not None and estimate.n > 1]
-    if not measured:
-        text = (
-            "There is one replicate: no interval and no test exist, and a difference between batch sizes may "
-            "be chance."
-        )
-        return [Sentence("few_replicates", text, (("fewest", fewest),))]
-    row, widest = max(measured, key=lambda pair: pair[1].high - pair[1].low)
-    return [_wide(row, widest.n, widest.sd, fewest, analysis)]
-
-
-def _wide(row: SummaryRow, n: int, sd: float, fewest: int, analysis: Analysis) -> Sentence:
-    confidence = analysis.facts.confidence
-    half = float(t_quantile(n, confidence)) * sd / math.sqrt(n)
-    with_more = float(t_quantile(_MORE_REPLICATES, confidence)) * sd / math.sqrt(_MORE_REPLICATES)
-    margin = analysis.facts.margin
-    width = (
-        "intervals are wide" if half >= margin else f"the widest interval is within the margin of {margin:g}"
-    )
-    text = (
-        f"With {count(fewest, 'replicate')} {width}: the mean "
-        f"{quantity_name(analysis.facts.metric)} at batch size {row.batch_size} is known to "
-        f"\u00b1{number(half)} (from {count(n, 'replicate')}); "
-        f"{_MORE_REPLICATES} replicates with the same spread would give \u00b1{number(with_more)}."
-    )
-    figures = (
-        ("fewest", fewest),
-        ("batch_size", row.batch_size),
-        ("half_width", half),
-        ("half_width_with_10", with_more),
-    )
-    return Sentence("few_replicates", text, figures)

@@ -21,6 +21,7 @@ __all__ = [
     "percent",
     "quantity_name",
     "some",
+    "target_text",
 ]
 
 # Longer lists are cut, so that a sentence stays one.
@@ -60,6 +61,11 @@ _NAMES = {
 def quantity_name(quantity: str) -> str:
     """For example ``validation accuracy`` for ``val_accuracy``."""
     return _NAMES[quantity]
+
+
+def target_text(metric: str, value: float) -> str:
+    """For example ``a validation accuracy of 0.850``."""
+    return f"a {quantity_name(metric)} of {number(value)}"
 
 
 def minus(figure: str) -> str:

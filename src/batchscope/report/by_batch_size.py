@@ -60,13 +60,19 @@ class ByBatchSizeInfo:
 
     @property
     def title(self) -> str:
-        """The finding: how it goes with batch size at each moment, and whether that changes."""
+        """The finding: how it goes with batch size at each moment, and whether that changes.
+
+        None where trials end at a target of it.
+        """
         told = [
             (*direction_phrase(levels), f"at {moment.when}")
             for moment, levels in zip(self.moments, self.levels, strict=True)
             if levels
         ]
         name = f"{self.part.capitalize()} {self.measure}"
+        target = self.moments[-1].target_of(self.part, self.measure)
+        if target:
+            return f"{name} where trials end: at {target}, or where they missed it"
         if not told:
             return f"{name} has no finite figure at {self.moments[-1].when}"
         first_verb, first_figures, first_when = told[0]

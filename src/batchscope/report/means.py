@@ -64,8 +64,11 @@ class MeansInfo:
 
     @property
     def title(self) -> str:
-        """The finding: how the mean goes with batch size."""
+        """The finding: how the mean goes with batch size; none where trials end at a target of it."""
         name = f"Mean {self.part} {self.measure}"
+        target = self.end.target_of(self.part, self.measure)
+        if target:
+            return f"{name} up to {target}, at which trials end"
         if not self.ends:
             return f"{name} has no finite figure at {self.end.when}"
         return level_sentence(name, self.ends, f"({self.end.when})")

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from batchscope.analysis.results import StudyFacts
-from batchscope.analysis.words import count
-from batchscope.report.curves import last_common_epoch, replicate_label
+from batchscope.analysis.settings import Target
+from batchscope.analysis.words import count, number
+from batchscope.report.curves import PARTS, Measure, last_common_epoch, replicate_label
 
 __all__ = ["Moment", "end_moment", "late_moments"]
 
@@ -24,12 +25,20 @@ class Moment:
         when: In words, for example ``epoch 20`` or ``each batch size's end, 5,000 updates``.
         own_ends: Whether it is each trial's own last epoch, of which `epochs` are the latest.
         unfinished: Batch size and replicate, as in the rows, of trials that have no such end yet.
+        goal: The target at which trials end; None where they end otherwise.
     """
 
     epochs: Mapping[int, int]
     when: str
     own_ends: bool = False
     unfinished: frozenset[tuple[int, str]] = frozenset()
+    goal: Target | None = None
+
+    def target_of(self, part: str, measure: Measure) -> str:
+        """``the target of 0.900``, say, where trials end when these very figures reach it; else empty."""
+        if self.goal is None or (part, self.goal.metric) != (PARTS[1], f"val_{measure}"):
+            return ""
+        return f"the target of {number(self.goal.value)}"
 
     @property
     def note(self) -> str:
@@ -68,7 +77,7 @@ def end_moment(history: pd.DataFrame, facts: StudyFacts | None) -> Moment:
     """
     if facts is not None and facts.end_epoch is None:
         epochs = {end.batch_size: end.epoch for end in facts.ends}
-        return Moment(epochs, facts.when_short, facts.own_ends, _unfinished(history, facts))
+        return Moment(epochs, facts.when_short, facts.own_ends, _unfinished(history, facts), facts.goal)
     return _at(history, last_common_epoch(history))
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from batchscope.analysis.results import Analysis, LearningRatePoint
-from batchscope.analysis.words import number, of_quantity, percent, quantity_name
+import math
+
+from batchscope.analysis.results import Analysis, LearningRatePoint, LearningRates
+from batchscope.analysis.settings import Target
+from batchscope.analysis.to_target_results import RateToTarget
+from batchscope.analysis.words import number, of_quantity, percent, quantity_name, target_text
 from batchscope.report.table import Cell, Table, estimate_cell, figure_cell, lost, whole_cell
+from batchscope.report.to_target_tables import median_cell, medians_note
 
 __all__ = ["learning_rate_table", "target_table"]
 
@@ -12,6 +17,8 @@ __all__ = ["learning_rate_table", "target_table"]
 def learning_rate_table(analysis: Analysis) -> Table:
     """Each learning rate of a grid at each batch size; no rows without a grid."""
     found = analysis.learning_rates
+    if found.goal is not None:
+        return _to_target(found, found.goal, analysis.facts.confidence)
     by = "" if found.chosen_by is None else quantity_name(found.chosen_by)
     tie = ", then the lowest loss on the same images" if by.endswith("accuracy") else ""
     metric = "" if found.optimistic else quantity_name(analysis.facts.metric).capitalize()
@@ -26,9 +33,7 @@ def learning_rate_table(analysis: Analysis) -> Table:
             (
                 whole_cell(point.batch_size),
                 Cell(f"{point.learning_rate:g}", point.learning_rate),
-                Cell(
-                    str(point.selection.n), float(point.selection.n), lost(point.n_diverged, point.n_missing)
-                ),
+                _ended(point),
                 estimate_cell(point.selection),
                 Cell("") if found.optimistic else estimate_cell(point.metric),
                 Cell(_remark(point)),
@@ -38,9 +43,52 @@ def learning_rate_table(analysis: Analysis) -> Table:
     )
 
 
+def _ended(point: LearningRatePoint) -> Cell:
+    n = 0 if point.selection is None else point.selection.n
+    return Cell(str(n), float(n), lost(point.n_diverged, point.n_missing))
+
+
+def _to_target(found: LearningRates, goal: Target, confidence: float) -> Table:
+    return Table(
+        key="learning-rates",
+        title="Learning rates that were tried",
+        note=f"Updates to {target_text(goal.metric, goal.value)}, at which trials end. "
+        f"{medians_note(confidence)} The best has the least median, of equal ones the smallest rate; where "
+        "none has a median, the most trials that got there. All other tables and figures compare batch sizes "
+        "at theirs. As the same trials chose it, its updates are a little too few.",
+        columns=("Batch size", "Learning rate", "Reached", "Updates", "Remark"),
+        rows=tuple(
+            (
+                whole_cell(point.batch_size),
+                Cell(f"{point.learning_rate:g}", point.learning_rate),
+                Cell(
+                    f"{spent.n_reached} of {spent.n_trials}",
+                    spent.n_reached / spent.n_trials,
+                    _not_there(spent, point.n_missing),
+                ),
+                median_cell(spent.updates),
+                Cell(_remark(point)),
+            )
+            for point in found.points
+            if (spent := point.to_target) is not None
+        ),
+    )
+
+
+def _not_there(spent: RateToTarget, going_on: int) -> str:
+    parts = (
+        (spent.n_diverged, "diverged"),
+        (spent.n_censored - going_on, "never"),
+        (going_on, "not there yet"),
+    )
+    return ", ".join(f"{n} {word}" for n, word in parts if n)
+
+
 def _remark(point: LearningRatePoint) -> str:
     if point.passed_over:
         return "passed over: diverged"
+    if point.chosen and point.to_target is not None and math.isnan(point.to_target.updates.value):
+        return "taken, without a median"
     return ("best, at the edge" if point.at_edge else "best") if point.chosen else ""
 
 

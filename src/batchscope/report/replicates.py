@@ -57,8 +57,11 @@ class ReplicatesInfo:
 
     @property
     def title(self) -> str:
-        """The finding: how far replicates end apart."""
+        """The finding: how far replicates end apart; none where they end at a target of it."""
         what = f"{self.part} {self.measure}"
+        target = self.end.target_of(self.part, self.measure)
+        if target:
+            return f"{what.capitalize()} of each replicate up to {target}, at which trials end"
         if not self.spread:
             return f"With one replicate per batch size nothing tells how far repeated trials differ in {what}"
         widest = max(self.spread, key=lambda size: self.spread[size])

@@ -11,7 +11,7 @@ from batchscope.analysis.results import Analysis, DecompositionRow, Estimate, St
 from batchscope.analysis.words import minus, number, of_quantity, p_value, percent, quantity_name
 from batchscope.report.gradient_tables import noise_scale_table, sharpness_table
 from batchscope.report.pace_tables import throughput_table
-from batchscope.report.practical_table import practical_table
+from batchscope.report.practical_table import choices_table, practical_table
 from batchscope.report.recipe_tables import learning_rate_table, target_table
 from batchscope.report.table import (
     NOTHING,
@@ -50,7 +50,7 @@ def analysis_tables(analysis: Analysis) -> tuple[Table, ...]:
         throughput_table(analysis),
         _flags(analysis),
         _exchangeability(analysis),
-        _choices(analysis),
+        choices_table(analysis),
     )
     return tuple(_without_empty_columns(table) for table in tables if table.rows)
 
@@ -286,28 +286,6 @@ def _exchangeability(analysis: Analysis) -> Table:
                 Cell(row.reason or ""),
             )
             for row in analysis.exchangeability
-        ),
-    )
-
-
-def _choices(analysis: Analysis) -> Table:
-    found = analysis.recommendation
-    advice = "" if found.status == "recommended" else " These describe the data and are no advice."
-    return Table(
-        key="choices",
-        title="Cheapest batch size within the margin",
-        note=f"Within {number(found.margin)} of the best {quantity_name(found.quantity)}; spent until the "
-        f"mean stays within that margin.{advice}",
-        columns=("Cost", "Batch size", "Spent", "Reached at epoch", "Spent by the best"),
-        rows=tuple(
-            (
-                Cell(row.cost),
-                whole_cell(row.batch_size),
-                figure_cell(row.spent, of_quantity),
-                whole_cell(row.epoch),
-                figure_cell(row.best_spent, of_quantity),
-            )
-            for row in found.choices
         ),
     )
 

@@ -12,7 +12,16 @@ from batchscope.analysis.to_target_results import Bounded, Median, RateToTarget,
 from batchscope.analysis.words import number, of_quantity, percent
 from batchscope.report.table import NOTHING, Cell, Table, figure_cell, whole_cell
 
-__all__ = ["critical_table", "to_target_tables"]
+__all__ = ["critical_table", "median_cell", "medians_note", "to_target_tables"]
+
+
+def medians_note(confidence: float) -> str:
+    """How to read `median_cell`."""
+    return (
+        "Medians over trials, those that have not got there counted as later than their last figures (Kaplan "
+        f"and Meier), with the range of the trials, or from {fewest_for_interval(confidence)} trials on an "
+        f"interval of at least {percent(confidence)}; a dash where an end is not known."
+    )
 
 
 def to_target_tables(analysis: Analysis) -> tuple[Table, ...]:
@@ -65,11 +74,9 @@ def _table(found: UpdatesToTarget, place: int, confidence: float) -> Table:
     return Table(
         key=f"updates-to-target-{place}",
         title=f"Updates to {goal(found)}",
-        note="Medians over trials, those that have not got there counted as later than their last figures "
-        "(Kaplan and Meier), with the range of the trials, or from "
-        f"{fewest_for_interval(confidence)} trials on an interval of at least {percent(confidence)}; a dash "
-        "where an end is not known. Resolution: updates between the measurement before and the one that "
-        "reached it. Of perfect scaling: examples that the smallest batch size takes, as a share of these.",
+        note=f"{medians_note(confidence)} Resolution: updates between the measurement before and the one "
+        "that reached it. Of perfect scaling: examples that the smallest batch size takes, as a share of "
+        "these.",
         columns=(
             "Batch size",
             "Learning rate",
@@ -97,7 +104,7 @@ def _row(row: RateToTarget, *, several: bool) -> tuple[Cell, ...]:
             row.n_reached / row.n_trials,
             f"{row.n_diverged} diverged" if row.n_diverged else "",
         ),
-        *(_median(row.spent(cost)) for cost in ("updates", "examples", "seconds")),
+        *(median_cell(row.spent(cost)) for cost in ("updates", "examples", "seconds")),
         figure_cell(row.resolution, of_quantity),
         figure_cell(row.efficiency, percent) if row.best else Cell(""),
         Cell(remark),
@@ -108,7 +115,8 @@ def _several(rows: Iterable[RateToTarget], of: RateToTarget) -> bool:
     return sum(row.batch_size == of.batch_size for row in rows) > 1
 
 
-def _median(found: Median | None) -> Cell:
+def median_cell(found: Median | None) -> Cell:
+    """A median with its range or interval, or the bound that it lies above; empty without a column."""
     if found is None:
         return Cell("")
     ends = (of_quantity(end) if math.isfinite(end) else NOTHING for end in (found.low, found.high))

@@ -23,7 +23,7 @@ from batchscope.report.encodings import (
     value_domain,
 )
 from batchscope.report.figure import Figure, Panels
-from batchscope.report.words import Level, level_sentence
+from batchscope.report.words import Level, figure_text, level_sentence
 
 __all__ = [
     "UpdatesInfo",
@@ -73,6 +73,9 @@ class UpdatesInfo:
         if leading is not None:
             return share_sentence(leading, self.facts.confidence)
         name = quantity_name(self.quantity).capitalize()
+        if self.facts.goal is not None and self.facts.ends_alike(self.quantity):
+            target = figure_text(self.facts.goal.value)
+            return f"{name} against epochs and against updates, up to the target of {target}"
         if equal_epochs or not self.ends:
             return f"{name} against epochs and against updates"
         return level_sentence(name, self.ends, f"({self.facts.when_short})")

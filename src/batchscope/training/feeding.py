@@ -35,7 +35,8 @@ class Examples:
         feed: Source of the examples.
         training: Rows of those for training.
         validation: Rows of those for validation.
-        selection: Rows of those by which a learning rate is chosen; none without a grid.
+        selection: Rows of those by which a learning rate is chosen; none without a grid, or where
+            updates to a target choose.
         probed: Positions in `training` of those that probes look at.
         seed: The study's seed.
     """

@@ -1,0 +1,104 @@
+"""Which batch size gets to the target at which trials end at the least cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from batchscope.analysis.comparisons import paired_t
+from batchscope.analysis.doubts import ENOUGH_REPLICATES, learning_rate_doubts, one_batch_size
+from batchscope.analysis.learning_rates import LearningRates
+from batchscope.analysis.panel import Bools, Panel
+from batchscope.analysis.results import Choice, Recommendation, Sentence
+from batchscope.analysis.settings import Settings, Target
+from batchscope.analysis.targets import TargetRow, reached_by_all
+from batchscope.analysis.words import batch_sizes, target_text
+
+__all__ = ["recommend_to_target"]
+
+
+def recommend_to_target(
+    panel: Panel, goal: Target, rows: Sequence[TargetRow], settings: Settings, learning_rates: LearningRates
+) -> Recommendation:
+    """The batch size that got to the target with the least of each cost, of those that always did.
+
+    Trials end there, so that no batch size is better at the end than another. A batch size is eligible if
+    every one of its trials got there. Each cost (updates, examples, seconds) picks the one with the least
+    mean over replicates, of equal ones the smallest. Another one is its rival if the paired t-interval of
+    the logarithm of their ratio does not lie above 0, or there is none. A cost that is NaN picks none.
+
+    These data cannot tell if any of these holds:
+
+    - ``one_batch_size``: there is nothing to choose from;
+    - ``target_not_always_reached``: no batch size is eligible;
+    - ``too_few_replicates``: an eligible batch size has fewer than `ENOUGH_REPLICATES`;
+    - those of `batchscope.analysis.doubts.learning_rate_doubts`.
+
+    Args:
+        panel: The whole history, of which a trial has ended.
+        goal: The target.
+        rows: What it took, by batch size.
+        settings: Margin and confidence.
+        learning_rates: How they came about; where that is unknown, it is no reason by itself.
+    """
+    reached = reached_by_all(panel, rows)
+    sizes = tuple(row.batch_size for row in reached)
+    eligible = np.isin(panel.batch_sizes, sizes)
+    reasons = one_batch_size(panel)
+    if not reached:
+        text = f"At no batch size did every trial reach {target_text(goal.metric, goal.value)}."
+        reasons.append(Sentence("target_not_always_reached", text, (("value", goal.value),)))
+    reasons += _replicates(reached)
+    reasons += learning_rate_doubts(panel, eligible, learning_rates)
+    return Recommendation(
+        status="cannot_tell" if reasons else "recommended",
+        quantity=goal.metric,
+        margin=settings.margin,
+        epoch=panel.end_epoch,
+        best_batch_size=None,
+        best_mean=math.nan,
+        within_margin=sizes,
+        choices=_choices(panel, eligible, settings.confidence) if reached else (),
+        reasons=tuple(reasons),
+    )
+
+
+def _replicates(rows: Sequence[TargetRow]) -> list[Sentence]:
+    few = [row for row in rows if row.n_trials < ENOUGH_REPLICATES]
+    if not few:
+        return []
+    least = min(row.n_trials for row in few)
+    text = (
+        f"Too few replicates: at least {ENOUGH_REPLICATES} are needed, but batch size "
+        f"{batch_sizes([row.batch_size for row in few])} {'has' if len(few) == 1 else 'have'} as few as "
+        f"{least}."
+    )
+    return [Sentence("too_few_replicates", text, (("needed", ENOUGH_REPLICATES), ("fewest", least)))]
+
+
+def _choices(panel: Panel, eligible: Bools, confidence: float) -> tuple[Choice, ...]:
+    places = np.flatnonzero(eligible)
+    choices = []
+    for cost, values in panel.costs.items():
+        spent = panel.at_end(values)[places]
+        mean = np.array([row[np.isfinite(row)].mean() if np.isfinite(row).any() else np.nan for row in spent])
+        if not np.isfinite(mean).all():
+            continue
+        cheapest = int(mean.argmin())
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.log(spent) - np.log(spent[cheapest])
+        _, _, low, _, _ = paired_t(ratio, confidence)
+        rivals = [place for place in range(len(places)) if place != cheapest and not low[place] > 0]
+        choices.append(
+            Choice(
+                cost=cost,
+                batch_size=int(panel.batch_sizes[places[cheapest]]),
+                spent=float(mean[cheapest]),
+                epoch=None,
+                best_spent=math.nan,
+                rivals=tuple(int(panel.batch_sizes[places[place]]) for place in rivals),
+            )
+        )
+    return tuple(choices)
