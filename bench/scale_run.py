@@ -83,6 +83,7 @@ def main(executor: str, folder: Path, replicates: int, epochs: int) -> None:
             batch_sizes=BATCH_SIZES,
             replicates=replicates,
             executor=executor,
+            address="local" if executor == "ray" else None,
             watcher=watcher,
         )
 

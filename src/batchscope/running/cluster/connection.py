@@ -65,7 +65,8 @@ def connected(address: str | None) -> Iterator[None]:
         except (ray.exceptions.RayError, ConnectionError, ValueError, RuntimeError, OSError) as error:
             raise ClusterError(
                 f"{address or os.environ.get('RAY_ADDRESS') or 'a cluster of this machine alone'}: must be a "
-                f"Ray cluster that can be reached from here, but: {error}; see docs/clusters.md"
+                f"Ray cluster that can be reached from here, but: {error}; if it asks for a token, set "
+                "RAY_AUTH_MODE=token; see docs/clusters.md"
             ) from error
     try:
         yield
