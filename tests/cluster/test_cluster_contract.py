@@ -67,7 +67,7 @@ def test_a_study_of_keras_has_the_same_history(
     assert sorted(seen.records) == sorted((name, epoch) for name in names for epoch in (1, 2))
     assert sorted(seen.ends) == sorted((name, "complete", None) for name in names)
     assert sorted(name for name, *_ in seen.starts) == sorted(names)
-    assert {note.split()[0] for note in seen.notes if note.endswith("/44")} == set(names)  # within epochs
+    assert {note.split()[0] for note in seen.notes if note.endswith("/48")} == set(names)  # within epochs
 
 
 def test_a_run_that_is_stopped_goes_on_to_the_same_history(
