@@ -214,6 +214,22 @@ def test_before_any_trial_has_ended_the_smallest_is_taken_and_said_to_be() -> No
     assert {point.n_missing for point in found.learning_rates.points} == {3}
 
 
+def test_updates_count_to_the_first_good_measurement_in_whichever_stage() -> None:
+    """The faster rate is there in the first stage already, and takes longer to end in the second."""
+    first = single_rows([(16, 0.1, 1, 10), (16, 0.2, 1, 10)], {(16, 0.1, 1): 0.4}).assign(stage="first")
+    second = single_rows([(16, 0.1, 1, 20), (16, 0.2, 1, 30)]).assign(epoch=2)
+    history = check_history(pd.concat([first, second]))
+    plan = Plan(
+        {"first": "epochs", "one": "until"},
+        None,
+        {"one": Target("val_accuracy", 0.5, 9)},
+        frozenset(history["trial"]),
+    )
+    found = analyze(history, Settings(resamples=100), RecipeFacts(plan=plan))
+    assert [trial.updates for trial in found.learning_rates.trials] == [20, 10]
+    assert chosen(found) == {16: 0.2}
+
+
 def test_one_learning_rate_so_far_flatters_nothing(cut: pd.DataFrame) -> None:
     single = cut[cut["learning_rate"] == 0.1]
     found = analyze(single, FEW, known(frozenset(single["trial"])))

@@ -45,7 +45,7 @@ def analyze(
     """Analyses one study's history.
 
     Where trials have tried several learning rates, each batch size is analysed at its own best, see
-    `batchscope.analysis.grid.choose_learning_rates`; the other trials count for that choice alone.
+    `batchscope.analysis.tuning.choose_learning_rates`; the other trials count for that choice alone.
 
     Args:
         history: Rows of (trial, epoch) in any order, of one study and with one trial for each
