@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 
 from batchscope.records import EpochRecord
-from batchscope.spec import LearningRate, Stage, Study, Until
+from batchscope.spec import LearningRate, Stage, Study
 
-__all__ = ["StageSchedule", "StageStart", "schedule", "target_reached"]
+__all__ = ["StageSchedule", "StageStart", "schedule"]
 
 
 @dataclass(frozen=True)
@@ -99,17 +99,14 @@ class StageSchedule:
     def reaches_target(self, val_accuracy: float, val_loss: float) -> bool:
         """Whether the stage ends at such validation; never where it has no target, nor at a NaN."""
         until = self.stage.until
-        return until is not None and target_reached(until, val_accuracy, val_loss)
+        if until is None:
+            return False
+        return val_accuracy >= until.value if until.metric == "val_accuracy" else val_loss <= until.value
 
     @property
     def forward_batch(self) -> int:
         """Examples that pass the network together, and share BatchNorm statistics, in training."""
         return self.stage.ghost_batch or self.batch_size
-
-
-def target_reached(until: Until, val_accuracy: float, val_loss: float) -> bool:
-    """Whether validation is as good as a target asks; a NaN never is."""
-    return val_accuracy >= until.value if until.metric == "val_accuracy" else val_loss <= until.value
 
 
 def schedule(

@@ -14,8 +14,10 @@ from batchscope.history import SELECTION
 from batchscope.records import EpochRecord, Trial
 from batchscope.spec import Study
 from batchscope.training import trial as trial_module
+from batchscope.training.loops import Figures
 from batchscope.training.parts import part_ends
 from batchscope.training.trial import Trainer
+from batchscope.training.validation import Validator
 from timeless import without_time
 from tiny import TRAINING, stage, tiny_data
 
@@ -137,9 +139,19 @@ def test_its_clock_stops_there(
     assert [record.seconds for record in found] == [*whole, PARTS * (mark.epoch - 1.0) + mark.part]
 
 
-def test_the_first_part_of_all_may_be_enough(plain: list[EpochRecord], last_batch: str) -> None:
+def test_the_first_part_of_all_may_be_enough(
+    plain: list[EpochRecord], last_batch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure, measured = Validator.measure, []
+
+    def counted(self: Validator, trial: Trial, *, choosing: bool) -> tuple[Figures, dict[str, float]]:
+        measured.append(trial)
+        return measure(self, trial, choosing=choosing)
+
+    monkeypatch.setattr(Validator, "measure", counted)
     first = marks(plain)[0]
     [record] = trained(study(head(**until(first.loss)), last_batch=last_batch))
+    assert measured == [FIRST]
     assert (record.updates, record.examples, record.probes) == (first.updates, first.updates * SIZE, {})
 
 

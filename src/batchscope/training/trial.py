@@ -57,13 +57,15 @@ class _Trained:
         reported: Its figures.
         examples: That were presented.
         seconds: Of training.
-        within: Columns of what was measured before its end.
+        validated: Validation at its end.
+        columns: Of what was measured before, and of what was measured at the end to choose a learning rate.
     """
 
     reported: Figures
     examples: int
     seconds: float
-    within: Mapping[str, float]
+    validated: Figures
+    columns: Mapping[str, float]
 
 
 class Trainer:
@@ -155,7 +157,7 @@ class Trainer:
 
     def end_stage(self, planned: StageSchedule, trial: Trial, shown: Source) -> None:
         """Validates, and probes where the study does, as at the end of a stage; keeps nothing of it."""
-        self._validator(planned).measure(trial)
+        self._validator(planned).measure(trial, choosing=True)
         if self._study.probes != "none":
             self._probe(planned, trial, shown, stale_weight=1.0)
 
@@ -279,7 +281,6 @@ class Trainer:
         order = generator(Purpose.ORDER, self._study.seed, trial.replicate, epoch).permutation(len(source))
         shown = order[: planned.examples_in(of_stage)]
         trained = self._train_parts(planned, ordered, source, shown, last)
-        validated, selected = self._validator(planned).measure(trial)
         updates = last.updates + math.ceil(trained.examples / planned.batch_size)
         record = EpochRecord(
             stage=stage.name,
@@ -290,16 +291,16 @@ class Trainer:
             learning_rate=planned.learning_rate_at(updates - start_of_stage.updates),
             train_loss=trained.reported.loss,
             train_accuracy=trained.reported.accuracy,
-            val_loss=validated.loss,
-            val_accuracy=validated.accuracy,
-            probes={**trained.within, **selected},
+            val_loss=trained.validated.loss,
+            val_accuracy=trained.validated.accuracy,
+            probes=trained.columns,
         )
         if math.isfinite(trained.reported.loss) and self._is_probed(planned, start_of_stage, record):
             momentum = next(iter(self._network.momenta.values()), math.nan)
             ends = [*(begun.updates for begun in starts[1:]), record.updates]
             stale = stale_weight(momentum, self._schedule(trial.batch_size), starts, ends)
             columns = self._probe(planned, trial, source, stale)
-            return replace(record, probes={**trained.within, **selected, **columns})
+            return replace(record, probes={**trained.columns, **columns})
         return record
 
     def _train_parts(
@@ -311,10 +312,10 @@ class Trainer:
         last: EpochRecord,
     ) -> _Trained:
         """An epoch, or as much of it as it takes to get to the target at which its stage ends."""
-        told, loop = ordered.on_batch, self._program(planned).loop
+        told, loop, validator = ordered.on_batch, self._program(planned).loop, self._validator(planned)
         done: list[tuple[int, Figures]] = []
         seconds, first = 0.0, 0
-        within: dict[str, float] = {}
+        columns: dict[str, float] = {}
         ends = part_ends(math.ceil(len(shown) / planned.batch_size), self._study.validations_per_epoch)
         for part, end in enumerate(ends, 1):
             positions = shown[first * planned.batch_size : end * planned.batch_size]
@@ -325,13 +326,14 @@ class Trainer:
             start = time.perf_counter()
             done.append((len(positions), loop.train(source, positions, planned.forward_batch, step)))
             seconds += time.perf_counter() - start
-            if end < ends[-1]:
-                measured = self._validator(planned).validate(ordered.trial)
-                if planned.reaches_target(measured.accuracy, measured.loss):
-                    break
-                within |= within_columns(part, last.updates + end, measured)
+            may_be_over = end == ends[-1] or planned.stage.until is not None
+            validated, selected = validator.measure(ordered.trial, choosing=may_be_over)
+            if end == ends[-1] or planned.reaches_target(validated.accuracy, validated.loss):
+                break
+            columns |= within_columns(part, last.updates + end, validated)
             first = end
-        return _Trained(together(done), sum(count for count, _ in done), seconds, within)
+        presented = sum(count for count, _ in done)
+        return _Trained(together(done), presented, seconds, validated, columns | selected)
 
     def _validator(self, planned: StageSchedule) -> Validator:
         return Validator(

@@ -44,22 +44,19 @@ class Validator:
         count = len(self.examples.validation)
         return count if self.study.last_batch == "keep" else count - count % trial.batch_size
 
-    def validate(self, trial: Trial) -> Figures:
-        """Of the validation examples."""
-        with self._statistics():
-            return self._validated(trial)
+    def measure(self, trial: Trial, *, choosing: bool) -> tuple[Figures, dict[str, float]]:
+        """Of the validation examples.
 
-    def measure(self, trial: Trial) -> tuple[Figures, dict[str, float]]:
-        """Likewise; and, as columns, of those by which a learning rate is chosen."""
+        Args:
+            trial: Whose they are.
+            choosing: Whether to measure as well, as columns, those by which a learning rate is chosen.
+        """
         with self._statistics():
-            found = self._validated(trial)
-            if not len(self.examples.selection):
+            found = self.evaluator.by_averages(self.feeding.validation(trial.replicate), self.count(trial))
+            if not (choosing and len(self.examples.selection)):
                 return found, {}
             chosen_by = self.evaluator.by_averages(self.feeding.selection(trial.replicate))
         return found, {f"{SELECTION}loss": chosen_by.loss, f"{SELECTION}accuracy": chosen_by.accuracy}
-
-    def _validated(self, trial: Trial) -> Figures:
-        return self.evaluator.by_averages(self.feeding.validation(trial.replicate), self.count(trial))
 
     @contextmanager
     def _statistics(self) -> Iterator[None]:
