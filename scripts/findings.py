@@ -14,7 +14,7 @@ from pictures import palette_png
 
 from batchscope.analysis import Analysis, Settings, analyze
 from batchscope.analysis.estimates import DecompositionRow, Estimate
-from batchscope.analysis.to_target_results import Median, RateToTarget
+from batchscope.analysis.to_target_results import RateToTarget
 from batchscope.analysis.words import number, of_quantity, percent
 from batchscope.history import read_history
 from batchscope.loading import parse_targets
@@ -22,6 +22,7 @@ from batchscope.report.figures import all_figures
 from batchscope.report.files import replace_file
 from batchscope.report.render import png
 from batchscope.report.table import NOTHING
+from batchscope.report.to_target_tables import median_cell
 
 FOLDER = Path(__file__).parents[1] / "docs" / "findings"
 PAGE = FOLDER.parent / "findings.md"
@@ -102,17 +103,8 @@ def target_table(target: str) -> str:
 
 
 def _to_target(row: RateToTarget) -> tuple[str, ...]:
-    def median(found: Median | None) -> str:
-        if found is None or math.isnan(found.value):
-            return (
-                NOTHING
-                if found is None or math.isnan(found.more_than)
-                else f"> {of_quantity(found.more_than)}"
-            )
-        return of_quantity(found.value)
-
     rate = "" if row.learning_rate is None else f"{row.learning_rate:g}{' (edge)' if row.at_edge else ''}"
-    shown = [median(found) for found in (row.updates, row.examples)]
+    shown = [median_cell(found).text for found in (row.updates, row.examples)]
     share = NOTHING if math.isnan(row.efficiency) else percent(row.efficiency)
     reached, resolution = f"{row.n_reached} of {row.n_trials}", of_quantity(row.resolution)
     return str(row.batch_size), rate, reached, *shown, resolution if row.n_reached else NOTHING, share
