@@ -9,7 +9,6 @@ import sys
 import time
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from batchscope.api import Run
@@ -18,29 +17,17 @@ from batchscope.own.handle import TrialHandle
 from batchscope.records import EpochRecord, Trial
 from batchscope.running.cluster import fleet, session
 from batchscope.running.run import run_study
-from batchscope.spec import Study
-from clusters import LOCAL, cluster, on_ray
+from batchscope.running.store import Store
+from clusters import LOCAL, assert_alike, cluster, on_ray, study_of_views
 from own_runs import outcomes, run_function
-from run_samples import Events, is_alive, small_study
-from tiny import stage
+from run_samples import Events, is_alive
 
-OF_THE_MOMENT = ("seconds", "probe_seconds", "probe_peak_memory")
 DRIVER = Path(__file__).with_name("driver.py")
-
-
-def keras_study(epochs: int) -> Study:
-    views = stage("one", "head", epochs=epochs, augmentation={"rotation": 10})
-    return small_study(replicates=2, stages=[views])
-
-
-def figures(folder: Path) -> pd.DataFrame:
-    history = Run(folder).history
-    return history.drop(columns=[name for name in OF_THE_MOMENT if name in history.columns])
 
 
 def test_a_node_is_killed_and_the_history_is_that_of_one_machine(tmp_path: Path):
     pytest.importorskip("ray")
-    study = keras_study(epochs=3)
+    study = study_of_views(epochs=3)
     run_study(study, tmp_path / "here", Events(), LOCAL)
 
     class KillANode(Events):
@@ -60,9 +47,7 @@ def test_a_node_is_killed_and_the_history_is_that_of_one_machine(tmp_path: Path)
         second = started.add_node(num_cpus=1)
         run_study(study, tmp_path / "run", seen, on_ray())
     assert seen.killed
-    pd.testing.assert_frame_equal(
-        figures(tmp_path / "run"), figures(tmp_path / "here"), check_exact=False, rtol=1e-6, atol=1e-6
-    )
+    assert_alike(tmp_path / "run", tmp_path / "here")
     assert all(status.state.value == "complete" for status in Run(tmp_path / "run").trials)
     assert any("lost its worker or node" in note for note in seen.notes)
     assert len(seen.records) == len(set(seen.records)) == 4 * 3  # from the state that was kept, not anew
@@ -159,6 +144,8 @@ def test_a_driver_that_ends_leaves_no_process_of_a_command(tmp_path: Path, how: 
         assert driver.returncode == 128 + how
         assert "Stopped by SIGTERM. 1 epoch is stored; the same command goes on from there." in error
         assert not (folder / session.SHARED).exists()
+        with Store(folder / "results.sqlite") as store:
+            assert [facts["stopped by"] for *_, facts in store.sessions()] == ["SIGTERM"]
     _wait_for_end_of([pid])
 
 

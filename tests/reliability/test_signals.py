@@ -21,7 +21,7 @@ import batchscope
 from batchscope.resolving import resolve
 from batchscope.running import pool
 from batchscope.running.run import run_study
-from batchscope.running.stopping import Stopped, held, resumable, stoppable
+from batchscope.running.stopping import Stopped, held, named, resumable, stoppable
 from batchscope.running.store import Store
 from batchscope.spec import Study
 from run_samples import STUB, Events, children, is_alive, logged_pids, small_study
@@ -144,6 +144,23 @@ def test_a_signal_is_heeded_even_if_what_was_being_begun_fails():
     with pytest.raises(Stopped) as stop:
         begin()
     assert isinstance(stop.value.__context__, OSError)
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_signal_is_named_also_where_a_library_raises_another_interrupt_in_its_place():
+    def wait() -> None:
+        with stoppable(), named():
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt from None
+
+    with pytest.raises(Stopped) as stop:
+        wait()
+    assert stop.value.exit_code == 143
+    with pytest.raises(KeyboardInterrupt) as caught, stoppable(), named():  # nothing is left over
+        raise KeyboardInterrupt
+    assert not isinstance(caught.value, Stopped)
 
 
 def test_a_database_that_cannot_be_read_is_not_called_empty(tmp_path: Path):

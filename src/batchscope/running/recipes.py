@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -26,6 +27,7 @@ from batchscope.running.messages import (
     RunTrial,
     TooLarge,
 )
+from batchscope.running.stopping import ASK_TO_END
 
 if TYPE_CHECKING:
     from batchscope.own.command import CommandTrials
@@ -42,10 +44,10 @@ __all__ = [
     "Recipe",
     "command_recipe",
     "function_recipe",
+    "throttled",
 ]
 
 _PROGRESS_SECONDS = 0.25
-_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,11 @@ class KerasRecipe:
         """Trains a trial; each record tells the most memory since the trial began in this process."""
         from batchscope.training.memory_use import peak_since_reset, reset_peaks
 
-        on_batch, reset = _throttled(line), reset_peaks()
+        tell, reset = throttled(line.say, _PROGRESS_SECONDS), reset_peaks()
+
+        def on_batch(progress: BatchProgress) -> None:
+            tell(BatchDone(progress))
+
         for record in self.trainer.run(command.trial, command.checkpoint, command.stored_epochs, on_batch):
             peak = peak_since_reset() if reset else None
             memory = {} if peak is None else {PEAK_MEMORY: float(peak)}
@@ -234,30 +240,30 @@ def _let_children_be_ended() -> None:
     A signal that is ignored stays so in a program that is started; one that has a handler does not.
     In a process that is forked it has its default effect again, also if it comes at once.
     """
-    for number in _SIGNALS:
+    for number in ASK_TO_END:
         signal.signal(number, lambda *_: None)
     os.register_at_fork(
-        before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS),
-        after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS),
+        before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, ASK_TO_END),
+        after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, ASK_TO_END),
         after_in_child=_heed_signals,
     )
 
 
 def _heed_signals() -> None:
-    for number in _SIGNALS:
+    for number in ASK_TO_END:
         signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ASK_TO_END)
 
 
-def _throttled(line: Line) -> Callable[[BatchProgress], None]:
-    """Sends progress a few times a second at most."""
-    sent = 0.0
+def throttled(say: Callable[[BatchDone], None], seconds: float) -> Callable[[BatchDone], None]:
+    """Passes on where an epoch stands once in so many seconds at most; what comes between is dropped."""
+    said = -math.inf
 
-    def on_batch(progress: BatchProgress) -> None:
-        nonlocal sent
+    def now_and_then(message: BatchDone) -> None:
+        nonlocal said
         now = time.monotonic()
-        if now - sent >= _PROGRESS_SECONDS:
-            sent = now
-            line.say(BatchDone(progress))
+        if now - said >= seconds:
+            said = now
+            say(message)
 
-    return on_batch
+    return now_and_then

@@ -13,9 +13,12 @@ from types import FrameType
 
 from batchscope.errors import RunFolderError
 
-__all__ = ["Stopped", "held", "resumable", "stoppable"]
+__all__ = ["ASK_TO_END", "Stopped", "held", "named", "resumable", "stoppable"]
 
-_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
+ASK_TO_END = tuple(
+    signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in signal.Signals.__members__
+)
+"""The signals that ask a program to end, of those that the system has."""
 _ENDING_SECONDS = 15.0  # what ending the workers may take at most
 
 
@@ -37,10 +40,11 @@ class Stopped(KeyboardInterrupt):
 
 
 class _Hold:
-    """How many blocks put off `Stopped`, and the signal that waits for them."""
+    """How many blocks put off `Stopped`, the signal that waits for them, and what was raised at once."""
 
     depth = 0
     waiting: signal.Signals | None = None
+    raised: Stopped | None = None
 
 
 @contextmanager
@@ -61,6 +65,20 @@ def held() -> Iterator[None]:
 
 
 @contextmanager
+def named() -> Iterator[None]:
+    """Raises the `Stopped` in whose place a library raises a KeyboardInterrupt that names no signal.
+
+    Ray's does where it waits.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if isinstance(interrupt, Stopped) or _Hold.raised is None:
+            raise
+        raise _Hold.raised from interrupt
+
+
+@contextmanager
 def stoppable() -> Iterator[None]:
     """Makes signals that ask to end raise `Stopped` in the main thread.
 
@@ -69,7 +87,7 @@ def stoppable() -> Iterator[None]:
     are ignored, for `_ENDING_SECONDS`; once `Stopped` has left the block, all are.
     """
     last = -math.inf
-    _Hold.waiting = None
+    _Hold.waiting = _Hold.raised = None
 
     def stop(number: int, _: FrameType | None) -> None:
         nonlocal last
@@ -78,10 +96,10 @@ def stoppable() -> Iterator[None]:
             if _Hold.depth:
                 _Hold.waiting = signal.Signals(number)
                 return
-            raise Stopped(signal.Signals(number))
+            _Hold.raised = Stopped(signal.Signals(number))
+            raise _Hold.raised
 
-    numbers = [signal.Signals[name] for name in _NAMES if name in signal.Signals.__members__]
-    heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    heeded = [number for number in ASK_TO_END if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, stop) for number in heeded}
     try:
         yield

@@ -44,6 +44,7 @@ from batchscope.running.messages import (
     send,
 )
 from batchscope.running.recipes import KerasRecipe, Line, Recipe, command_recipe, function_recipe
+from batchscope.running.stopping import ASK_TO_END
 
 __all__ = ["leave_signals_to_the_run", "main"]
 
@@ -85,9 +86,8 @@ def leave_signals_to_the_run() -> None:
 
     The run ends its workers itself.
     """
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in ASK_TO_END:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _take_over_pipes() -> tuple[BinaryIO, BinaryIO]:

@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from batchscope.errors import ClusterError
+from batchscope.running.stopping import ASK_TO_END
 
 __all__ = ["connected", "refuse_without_ray"]
-
-_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 def refuse_without_ray() -> None:
@@ -81,7 +80,7 @@ def _handlers_kept() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    before = {number: signal.getsignal(number) for number in ASK_TO_END}
     try:
         yield
     finally:

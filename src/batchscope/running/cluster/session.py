@@ -23,6 +23,7 @@ from batchscope.running.folder import RunFolder
 from batchscope.running.local import Sink
 from batchscope.running.messages import AnySetUp, SetUp
 from batchscope.running.options import ClusterOptions, RunOptions
+from batchscope.running.stopping import named
 
 __all__ = ["ClusterRun"]
 
@@ -63,7 +64,7 @@ class ClusterRun:
         """
         if not work.jobs:
             return
-        with connected(self.cluster.address), _token_in(self.place.path / SHARED) as token:
+        with named(), connected(self.cluster.address), _token_in(self.place.path / SHARED) as token:
             data = _in_memory(set_up.data) if isinstance(set_up, SetUp) else None
             session = Session(self._errand(set_up, token), data, self.cluster, self.options.workers)
             execute(session, work, sink)
