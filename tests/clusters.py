@@ -5,14 +5,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
+from batchscope.api import Run
 from batchscope.running.machine import usable_cores
 from batchscope.running.options import ClusterOptions, RunOptions
+from batchscope.spec import Study
+from run_samples import small_study
+from timeless import history_without_time
+from tiny import stage
 
-__all__ = ["LOCAL", "cluster", "on_ray"]
+__all__ = ["LOCAL", "assert_alike", "cluster", "on_ray", "study_of_views"]
 
 LOCAL = RunOptions(usable_cores())
 """Workers of one thread each, as trials on a cluster have by default: threads move the last bits."""
@@ -52,3 +59,16 @@ def cluster(nodes: int = 2) -> Iterator[Any]:
 def on_ray(workers: int | None = None, **asked: Any) -> RunOptions:
     """A run on the cluster."""
     return RunOptions(workers, cluster=ClusterOptions(**asked))
+
+
+def study_of_views(epochs: int) -> Study:
+    """Two batch sizes and two replicates of Keras, whose augmented views nodes make ready."""
+    return small_study(
+        replicates=2, stages=[stage("one", "head", epochs=epochs, augmentation={"rotation": 10})]
+    )
+
+
+def assert_alike(found: Path, expected: Path) -> None:
+    """Two runs' histories agree to 1e-6, but for what clocks and the system's memory tell."""
+    histories = [history_without_time(Run(folder).history) for folder in (found, expected)]
+    pd.testing.assert_frame_equal(*histories, check_exact=False, rtol=1e-6, atol=1e-6)

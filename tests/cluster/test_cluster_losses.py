@@ -19,25 +19,17 @@ from batchscope.running.folder import RunFolder
 from batchscope.running.recorder import THREADS_FACT
 from batchscope.running.run import run_study
 from batchscope.running.store import Store
-from batchscope.spec import Study
-from clusters import on_ray
+from clusters import on_ray, study_of_views
 from own_runs import outcomes, run_function
-from run_samples import Events, is_alive, small_study
-from tiny import stage
+from run_samples import Events, is_alive
 
 NAMES = ("b16-r1", "b32-r1")
-OF_THE_MOMENT = ("seconds", "probe_seconds", "probe_peak_memory")
 DRIVER = Path(__file__).with_name("driver.py")
-
-
-def keras_study(epochs: int) -> Study:
-    views = stage("one", "head", epochs=epochs, augmentation={"rotation": 10})
-    return small_study(replicates=2, stages=[views])
 
 
 def test_data_are_brought_to_each_node_once_and_nothing_is_left_of_them(two_nodes: Any, tmp_path: Path):
     seen = Events()
-    run_study(keras_study(epochs=1), tmp_path / "run", seen, on_ray())
+    run_study(study_of_views(epochs=1), tmp_path / "run", seen, on_ray())
     brought = [note for note in seen.notes if note.startswith("the data are on node")]
     assert len({note.partition(":")[0] for note in brought}) == len(brought) == 2
     images = 60 * 32 * 32 * 3
@@ -194,7 +186,7 @@ def test_trials_that_ask_for_no_gpu_see_none(two_nodes: Any, tmp_path: Path):
 
 def test_workers_are_gone_when_the_run_is_though_the_cluster_goes_on(two_nodes: Any, tmp_path: Path):
     def train(trial: TrialHandle) -> None:
-        trial.report(updates=1, val_accuracy=0.5, pid=os.getpid(), ray=os.getppid())
+        trial.report(updates=1, val_accuracy=0.5, pid=os.getpid())
 
     run = run_function(train, tmp_path / "run", None, on_ray())
     until = time.monotonic() + 60

@@ -35,6 +35,7 @@ from batchscope.running.messages import (
     EpochDone,
     Message,
     Refused,
+    RunTrial,
     Stored,
     TrialEnded,
 )
@@ -221,9 +222,7 @@ class _Execution:
         flying = {each.job.trial.replicate for each in self._flights.values()} | {job.trial.replicate}
         order = Order(
             attempt=flight.attempt,
-            trial=job.trial,
-            checkpoint=job.checkpoint.absolute(),
-            stored=job.stored,
+            command=RunTrial(job.trial, job.checkpoint.absolute(), job.stored),
             over=frozenset(self._queue.begun - self._queue.replicates - flying),
         )
         options = self._session.options

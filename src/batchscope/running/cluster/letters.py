@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from batchscope.records import EpochRecord, Trial
-from batchscope.running.messages import AnySetUp, Message, TrialEnded
+from batchscope.running.messages import AnySetUp, Message, RunTrial, TrialEnded
 
 __all__ = ["Begun", "DataReady", "Errand", "Letter", "Lost", "Order", "Outcome", "Seated", "Told", "Unfit"]
 
@@ -49,16 +48,12 @@ class Order:
 
     Attributes:
         attempt: Numbers the tasks of the session.
-        trial: The trial.
-        checkpoint: Where its state is on the driver's side.
-        stored: Its records that are stored already.
+        command: The trial, from where it stands, its checkpoint as the driver names it.
         over: Replicates of which no trial waits or runs any more, whose views may be deleted.
     """
 
     attempt: int
-    trial: Trial
-    checkpoint: Path
-    stored: tuple[EpochRecord, ...]
+    command: RunTrial
     over: frozenset[int]
 
 

@@ -10,7 +10,7 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -40,17 +40,18 @@ from batchscope.running.messages import (
     Fatal,
     Message,
     Ready,
-    RunTrial,
     SetUp,
     TrialEnded,
 )
 from batchscope.running.pool import Pool, Worker
+from batchscope.running.recipes import throttled
 
 if TYPE_CHECKING:
     from ray import ObjectRef
 
 __all__ = ["carry_out", "clean_up"]
 
+# Many nodes tell one driver.
 _PROGRESS_SECONDS = 1.0
 _STEP_SECONDS = 0.5
 
@@ -77,7 +78,7 @@ class _Desk:
         return answer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Seat:
     """The worker that this Ray process has, and what it was started with.
 
@@ -99,9 +100,9 @@ class _Seat:
     guard: BinaryIO | None
     keep: bool
 
-    def checkpoint(self, order: Order) -> Path:
-        """Where the trial's state is kept."""
-        return order.checkpoint if self.shared else self.files.checkpoints / order.checkpoint.name
+    def checkpoint(self, at_the_driver: Path) -> Path:
+        """Where a trial's state is kept."""
+        return at_the_driver if self.shared else self.files.checkpoints / at_the_driver.name
 
     def leave(self) -> None:
         """Ends the worker."""
@@ -171,13 +172,15 @@ def _take_seat(refs: tuple[ObjectRef[Any], ObjectRef[Any] | None], desk: _Desk) 
     pool = Pool(_set_up_here(errand, files, room, logs), logs, mark)
     worker = pool.start(errand.threads)
     guard = start_guard(worker.mark) if worker.mark else None
-    _seats.append(_Seat(key, pool, worker, files, shared, guard, errand.keep_workers))
-    _leave_with(desk)
+    seat = _Seat(key, pool, worker, files, shared, guard, errand.keep_workers)
+    _seats.append(seat)
+    if seat.keep:
+        _leave_with(desk, seat)
     first = _hear(pool)
     match first:
         case Ready(facts):
             desk.tell(Seated(facts, shared))
-            return _seats[0]
+            return seat
         case Fatal(error):
             _leave()
             raise error
@@ -192,8 +195,11 @@ def _leave() -> None:
         _seats.pop().leave()
 
 
-def _leave_with(desk: _Desk) -> None:
-    """Has the seat left when the desk is closed: in a notebook the Ray process goes on after the run."""
+def _leave_with(desk: _Desk, seat: _Seat) -> None:
+    """Has a seat left when the desk is closed: in a notebook the Ray process goes on after the run.
+
+    By then the seat may be another run's, which this must not touch.
+    """
 
     def wait() -> None:
         import ray
@@ -201,7 +207,9 @@ def _leave_with(desk: _Desk) -> None:
         try:
             ray.get(desk.actor.closed.remote())
         except ray.exceptions.RayError:
-            _leave()
+            with suppress(ValueError):  # it was left already
+                _seats.remove(seat)
+                seat.leave()
 
     threading.Thread(target=wait, daemon=True).start()
 
@@ -265,8 +273,8 @@ def _set_up_here(errand: Errand, files: NodeFiles, room: int, logs: Path) -> Any
 
 def _relay(seat: _Seat, order: Order, desk: _Desk) -> Outcome:
     """Passes on what the worker says and the driver answers until the trial is over."""
-    report = _throttled(desk)
-    seat.worker.tell(RunTrial(order.trial, seat.checkpoint(order), order.stored))
+    report = throttled(desk.tell, _PROGRESS_SECONDS)
+    seat.worker.tell(replace(order.command, checkpoint=seat.checkpoint(order.command.checkpoint)))
     while True:
         message = _hear(seat.pool)
         match message:
@@ -289,17 +297,3 @@ def _hear(pool: Pool) -> Message | None:
         heard = pool.hear_within(_STEP_SECONDS)
         if heard is not None:
             return heard[1]
-
-
-def _throttled(desk: _Desk) -> Callable[[BatchDone], None]:
-    """Passes on where an epoch stands, about once a second: many nodes tell one driver."""
-    told = 0.0
-
-    def report(message: BatchDone) -> None:
-        nonlocal told
-        now = time.monotonic()
-        if now - told >= _PROGRESS_SECONDS:
-            told = now
-            desk.tell(message)
-
-    return report
