@@ -13,6 +13,7 @@ import pytest
 
 from batchscope.errors import ClusterError
 from batchscope.own.handle import TrialHandle
+from batchscope.records import EpochRecord, Trial
 from batchscope.running.cluster import session
 from batchscope.running.cluster.executor import TRIES
 from batchscope.running.folder import RunFolder
@@ -27,16 +28,35 @@ NAMES = ("b16-r1", "b32-r1")
 DRIVER = Path(__file__).with_name("driver.py")
 
 
-def test_data_are_brought_to_each_node_once_and_nothing_is_left_of_them(two_nodes: Any, tmp_path: Path):
-    seen = Events()
+def kept_on_nodes(run: Path) -> Path:
+    """Where the nodes of this machine keep a run's files; they are deleted with its end."""
+    place = RunFolder(run)
+    with Store(place.database) as store:
+        return Path(tempfile.gettempdir()) / f"batchscope-{os.getuid()}" / place.mark(store)
+
+
+def test_data_and_views_are_made_on_each_node_once_and_nothing_is_left_of_them(
+    two_nodes: Any, tmp_path: Path
+):
+    views: dict[int, list[tuple[Path, int, int]]] = {1: [], 2: []}
+
+    class Looking(Events):
+        def epoch(self, trial: Trial, record: EpochRecord) -> None:
+            super().epoch(trial, record)
+            here = kept_on_nodes(tmp_path / "run").rglob(f"features/r{trial.replicate}-1-*.npy")
+            views[trial.replicate] += [(path, path.stat().st_ino, path.stat().st_mtime_ns) for path in here]
+
+    seen = Looking()
     run_study(study_of_views(epochs=1), tmp_path / "run", seen, on_ray())
     brought = [note for note in seen.notes if note.startswith("the data are on node")]
     assert len({note.partition(":")[0] for note in brought}) == len(brought) == 2
     images = 60 * 32 * 32 * 3
     assert all(f": {images / 1e6:.1f} MB in" in note for note in brought)
-    with Store(RunFolder(tmp_path / "run").database) as store:
-        mark = RunFolder(tmp_path / "run").mark(store)
-    assert not list(Path(tempfile.gettempdir()).glob(f"batchscope-{os.getuid()}/{mark}"))
+    for found in views.values():  # written once, on one node, and there for both batch sizes
+        assert len(found) == 2
+        assert len(set(found)) == 1
+    assert len({found[0][0].parent for found in views.values()}) == 2
+    assert not kept_on_nodes(tmp_path / "run").exists()
     assert not (tmp_path / "run" / session.SHARED).exists()
 
 
