@@ -242,7 +242,7 @@ def run(
     shown = usual_watcher(quiet=quiet) if watcher is None else watcher
     with resumable(folder), following(shown, place, trackers) as told:
         statuses = run_study(resolved, folder, told, options, packed)
-        if not result.history.empty:
+        if any(status.epochs for status in statuses):
             page = result.write_report()
             if watcher is None:
                 shown.note(f"Page: {page}")

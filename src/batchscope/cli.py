@@ -355,8 +355,9 @@ def _numbers(option: str, key: str, text: str) -> list[float]:
 def _conclude(result: Run, quiet: bool) -> None:
     from batchscope.records import TrialState
 
-    unfinished = [status for status in result.trials if status.state is not TrialState.COMPLETE]
-    if not quiet and not result.history.empty:
+    statuses = result.trials
+    unfinished = [status for status in statuses if status.state is not TrialState.COMPLETE]
+    if not quiet and any(status.epochs for status in statuses):
         from rich.console import Console
 
         from batchscope.report.terminal import summary_table

@@ -305,7 +305,7 @@ def _spread(analysis: Analysis) -> list[Sentence]:
     text = (
         f"The spread between replicates (standard deviation of {quantity_name(spread.quantity)}) goes from "
         f"{number(first.sd)} at batch size {first.batch_size} to {number(last.sd)} at batch size "
-        f"{last.batch_size}, {spread.factor_per_doubling:.2g} times for each doubling of the batch size"
+        f"{last.batch_size}, {spread.factor_per_doubling:.2f} times for each doubling of the batch size"
     )
     test = f"Brown-Forsythe {p_value(spread.p)}"
     text += f" ({test})." if significant else f"; these replicates cannot tell this from chance ({test})."
