@@ -33,12 +33,39 @@ def test_the_emptiest_node_comes_first_and_full_ones_not_at_all(nodes: Fleet):
     assert nodes.free(Counter({A.id: 2, B.id: 4})) == []
 
 
-def test_a_node_that_refuses_is_given_up_and_the_last_ones_refusal_is_raised(nodes: Fleet, told: Events):
+def test_a_node_that_refuses_is_given_up_and_the_last_ones_refusal_ends_the_waiting(
+    nodes: Fleet, told: Events, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(fleet, "LOOK_SECONDS", 0.0)
     nodes.bar(A.id, ClusterError("no room on its disk"))
+    nodes.bar(A.id, ClusterError("no room for another trial"))
     assert nodes.with_room == [B]
-    assert told.notes == ["node one (aaaaaaaa) is given up: no room on its disk"]
+    nodes.wait(1)
+    nodes.bar(B.id, ClusterError("another version"))
+    assert told.notes == [
+        "node one (aaaaaaaa) is given up: no room on its disk",
+        "no node has room for a trial; waiting 120 s for one",
+        "node two (bbbbbbbb) is given up: another version",
+    ]
     with pytest.raises(ClusterError, match="another version"):
-        nodes.bar(B.id, ClusterError("another version"))
+        nodes.wait(1)
+
+
+def test_a_node_that_loses_what_goes_well_elsewhere_is_given_up(nodes: Fleet, told: Events):
+    for trial in ("b8-r1", "b16-r1", "b16-r1", "b32-r1"):  # nothing goes well anywhere
+        nodes.broke(A.id, trial, "its GPU is gone")
+    nodes.stored(A.id)
+    for trial in ("b8-r1", "b16-r1", "b16-r1"):
+        nodes.broke(A.id, trial, "its GPU is gone")
+    nodes.stored(B.id)
+    assert nodes.with_room == [A, B]
+    nodes.broke(A.id, "b32-r1", "its GPU is gone")
+    assert nodes.with_room == [B]
+    for trial in ("b8-r1", "b16-r1", "b32-r1"):  # the last one is kept
+        nodes.broke(B.id, trial, "its GPU is gone")
+        nodes.stored(A.id)
+    assert nodes.with_room == [B]
+    assert told.notes == ["node one (aaaaaaaa) is given up: it lost 3 trials in a row; its GPU is gone"]
 
 
 def test_a_node_on_which_three_workers_in_a_row_end_early_is_given_up(nodes: Fleet, told: Events):

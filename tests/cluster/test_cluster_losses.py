@@ -25,7 +25,6 @@ from own_runs import outcomes, run_function
 from run_samples import Events, is_alive
 
 NAMES = ("b16-r1", "b32-r1")
-DRIVER = Path(__file__).with_name("driver.py")
 
 
 def kept_on_nodes(run: Path) -> Path:
@@ -141,14 +140,29 @@ def test_a_trial_that_fits_no_node_is_refused(two_nodes: Any, tmp_path: Path):
 def test_shares_of_a_cpu_let_a_node_carry_out_several_trials_and_workers_bound_them(
     two_nodes: Any, tmp_path: Path
 ):
-    def train(trial: TrialHandle) -> None:
-        trial.report(updates=1, val_accuracy=0.5)
+    def run(bound: int | None, at_once: int) -> int:
+        folder, here = tmp_path / f"bound {bound}", tmp_path / f"under way {bound}"
+        here.mkdir()
 
-    folder = tmp_path / "run"
-    run = run_function(train, folder, None, on_ray(cpus_per_trial=0.25), replicates=6)
-    run_function(train, tmp_path / "bounded", None, on_ray(3, cpus_per_trial=0.25), replicates=6)
-    assert len(run.history) == 12
-    assert [_workers(folder), _workers(tmp_path / "bounded")] == [("8", "1"), ("3", "1")]
+        def train(trial: TrialHandle) -> None:
+            import time
+
+            (here / trial.name).touch()
+            until = time.monotonic() + 60
+            while len(list(here.iterdir())) < at_once and time.monotonic() < until:
+                time.sleep(0.05)
+            time.sleep(0.5)
+            most = len(list(here.iterdir()))
+            trial.report(updates=1, val_accuracy=0.5, most=most)
+            (here / trial.name).unlink()
+
+        done = run_function(train, folder, None, on_ray(bound, cpus_per_trial=0.25), replicates=4)
+        assert len(done.history) == 8
+        assert _workers(folder) == (str(at_once), "1")
+        return int(done.history["most"].max())
+
+    assert run(None, at_once=8) == 8
+    assert run(3, at_once=3) == 3
 
 
 def test_trials_that_ask_for_a_gpu_have_one_each_and_a_process_of_their_own(two_nodes: Any, tmp_path: Path):

@@ -13,13 +13,15 @@ from batchscope.running.cluster.placing import Queue
 from batchscope.running.options import ClusterOptions, cluster_options
 from batchscope.running.pool import Job
 
+ALL = {"a", "b", "c"}
+
 
 def jobs(*replicates: int, sizes: tuple[int, ...] = (8, 16, 32)) -> list[Job]:
     return [Job(Trial(size, replicate), Path("state")) for replicate in replicates for size in sizes]
 
 
 def taken(queue: Queue, *nodes: str) -> list[str | None]:
-    jobs = [queue.take(node) for node in nodes]
+    jobs = [queue.take(node, ALL) for node in nodes]
     return [None if job is None else job.trial.name for job in jobs]
 
 
@@ -39,7 +41,7 @@ def test_a_node_without_work_of_its_own_helps_where_most_waits():
     assert taken(queue, "a", "b", "c") == ["b8-r1", "b8-r2", "b8-r3"]
     assert taken(queue, "a", "a", "a") == ["b16-r2", "b32-r2", "b16-r3"]
     assert len(queue) == 0
-    assert queue.take("a") is None
+    assert queue.take("a", ALL) is None
     assert queue.begun == {1, 2, 3}
 
 
@@ -50,7 +52,7 @@ def test_one_replicate_is_spread_over_nodes_that_would_idle():
 
 def test_what_is_put_back_comes_next_and_a_lost_node_keeps_nothing():
     queue = Queue(jobs(1, 2))
-    first = queue.take("a")
+    first = queue.take("a", ALL)
     assert first is not None
     assert taken(queue, "b") == ["b8-r2"]
     queue.lost("a")
@@ -60,18 +62,19 @@ def test_what_is_put_back_comes_next_and_a_lost_node_keeps_nothing():
     assert taken(queue, "c", "b", "b") == ["b16-r1", "b32-r1", "b64-r1"]
 
 
-def test_a_trial_that_was_lost_on_a_node_goes_to_another_while_there_is_one():
+def test_a_trial_goes_to_none_of_the_nodes_that_lost_it_while_there_are_others():
     queue = Queue(jobs(1, sizes=(8, 16)))
-    first = queue.take("a")
+    first = queue.take("a", ALL)
     assert first is not None
     queue.put_back(first, lost_on="a")
     assert taken(queue, "a", "a") == ["b16-r1", None]
     assert len(queue) == 1
     assert taken(queue, "b") == ["b8-r1"]
     queue.put_back(first, lost_on="b")
-    assert taken(queue, "b", "a") == [None, "b8-r1"]
+    assert taken(queue, "b", "a") == [None, None]  # though c may be busy for hours
+    assert queue.take("a", {"a", "b"}) == first  # c has left
     queue.put_back(first, lost_on="a")
-    assert queue.take("a", others=False) == first
+    assert taken(queue, "c") == ["b8-r1"]
 
 
 @pytest.mark.parametrize(

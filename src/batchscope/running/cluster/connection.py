@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from batchscope.errors import ClusterError
 from batchscope.running.stopping import ASK_TO_END
@@ -50,18 +51,20 @@ def connected(address: str | None) -> Iterator[None]:
     import ray
 
     if ray.is_initialized():
+        from ray.util import client
+
+        from_elsewhere: Any = client.ray
+        if from_elsewhere.is_connected():
+            raise _must_be_on_a_node("ray.init")
         yield
         return
     where = address or os.environ.get("RAY_ADDRESS", "")
     if "://" in where:
-        raise ClusterError(
-            f"{where}: a run must be started on a node of its cluster, by HOST:PORT or auto, for its driver "
-            "keeps the results there; unset RAY_ADDRESS or give --address"
-        )
+        raise _must_be_on_a_node(where)
     with _handlers_kept():
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ray.exceptions.RayError, ConnectionError, ValueError, RuntimeError, OSError) as error:
+        except Exception as error:  # Ray raises that itself where a node is slow to start
             raise ClusterError(
                 f"{address or os.environ.get('RAY_ADDRESS') or 'a cluster of this machine alone'}: must be a "
                 f"Ray cluster that can be reached from here, but: {error}; if it asks for a token, set "
@@ -72,6 +75,13 @@ def connected(address: str | None) -> Iterator[None]:
     finally:
         with _handlers_kept():
             ray.shutdown()
+
+
+def _must_be_on_a_node(where: str) -> ClusterError:
+    return ClusterError(
+        f"{where}: a run must be started on a node of its cluster, by HOST:PORT or auto, for its driver "
+        "keeps the results there; unset RAY_ADDRESS or give --address"
+    )
 
 
 @contextmanager

@@ -94,8 +94,8 @@ def execute(session: Session, work: Work, sink: Sink) -> None:
     This process must be connected to the cluster. A job that fails is told to the sink and the others go
     on. One whose worker or node is lost is carried out again, as it stands then, on whatever node has room
     first, other than where it was lost if there is one, until `TRIES` of its tasks have been lost in a row;
-    then it has failed. A node that refuses what it is told, or on which no worker can be set up, is given up.
-    Nodes that join are used.
+    then it has failed. A node that refuses what it is told, on which no worker can be set up, or which loses
+    what goes well elsewhere, is given up. Nodes that join are used.
 
     Args:
         session: What the nodes are told.
@@ -172,8 +172,10 @@ class _Execution:
         import ray
 
         with suppress(ray.exceptions.RayError):
-            self._cancel(list(self._flights))
-            ray.kill(self._desk)
+            try:
+                self._cancel(list(self._flights))
+            finally:  # also at a second Ctrl-C: workers that are kept leave with the desk
+                ray.kill(self._desk)
             task: Any = ray.remote(clean_up)
             errand = self._session.errand
             cleaning = [
@@ -209,9 +211,9 @@ class _Execution:
 
     def _submit_one(self) -> bool:
         busy = Counter(flight.node for flight in self._flights.values())
-        others = len(self._fleet.with_room) > 1
+        nodes = {node.id for node in self._fleet.with_room}
         for node in self._fleet.free(busy):
-            job = self._queue.take(node.id, others=others)
+            job = self._queue.take(node.id, nodes)
             if job is not None:
                 self._launch(job, node)
                 return True
@@ -267,7 +269,7 @@ class _Execution:
             case BatchDone(progress):
                 self._sink.batch(flight.job.trial, progress)
             case EpochDone(record):
-                self._answer(letter, self._stored(flight.job.trial, record))
+                self._answer(letter, self._stored(flight, record))
             case Discarded(epoch, replaced):
                 self._sink.discarded(flight.job.trial, epoch, replaced=replaced)
                 self._answer(letter, Stored())
@@ -292,12 +294,14 @@ class _Execution:
                 "lost there, and all that are unfinished when the run is stopped, begin anew"
             )
 
-    def _stored(self, trial: Trial, record: EpochRecord) -> Stored | Refused:
+    def _stored(self, flight: Flight, record: EpochRecord) -> Stored | Refused:
+        trial = flight.job.trial
         try:
             self._sink.epoch(trial, record)
         except HistoryError as error:
             return Refused(str(error))
         self._tries.pop(trial.name, None)
+        self._fleet.stored(flight.node)
         return Stored()
 
     def _land(self, ref: ObjectRef[Any]) -> None:
@@ -324,6 +328,7 @@ class _Execution:
 
     def _lose(self, trial: Trial, node: str, reason: str) -> None:
         """Has a trial carried out again, unless it was lost too often without getting further."""
+        self._fleet.broke(node, trial.name, reason)
         self._tries[trial.name] += 1
         lost = self._tries[trial.name]
         if lost == TRIES:

@@ -18,6 +18,8 @@ _SOFTWARE = ("python", "keras", "tensorflow", "jax", "torch")
 _PATIENCE_SECONDS = 120.0
 _UNREADY = 3
 """Workers in a row that may end on a node before they are set up, ahead of its being given up."""
+_BREAKS = 3
+"""Trials that a node may lose, none of its own getting further between and others elsewhere, likewise."""
 
 
 class _Told(Protocol):
@@ -41,6 +43,8 @@ class Fleet:
         self._barred: dict[str, Exception] = {}
         self._gone: set[str] = set()
         self._unready: Counter[str] = Counter()
+        self._records = 0
+        self._broken: dict[str, tuple[int, set[str]]] = {}
         self._software: Mapping[str, str] | None = None
         self._idle_since: float | None = None
 
@@ -98,26 +102,32 @@ class Fleet:
             )
 
     def unready(self, node: str, reason: str) -> None:
-        """A worker ended before it was set up.
-
-        Raises:
-            Exception: As `bar`.
-        """
+        """A worker ended before it was set up."""
         self._unready[node] += 1
         if self._unready[node] == _UNREADY:
             self.bar(node, ClusterError(f"{_UNREADY} workers in a row could not be set up; {reason}"))
 
-    def bar(self, node: str, error: Exception) -> None:
-        """Gives a node up for this run.
+    def stored(self, node: str) -> None:
+        """A trial has got further there."""
+        self._records += 1
+        self._broken.pop(node, None)
 
-        Raises:
-            Exception: The error, where no node is left but others that were given up.
+    def broke(self, node: str, trial: str, reason: str) -> None:
+        """A worker that was set up is gone, and with it a trial.
+
+        It may be the trial's fault or the node's. The latter is given up, where there are others: one that
+        loses trial after trial is always free, and would see each of them fail.
         """
+        before, trials = self._broken.setdefault(node, (self._records, set()))
+        trials.add(trial)
+        if len(trials) >= _BREAKS and self._records > before and len(self.with_room) > 1:
+            self.bar(node, ClusterError(f"it lost {len(trials)} trials in a row; {reason}"))
+
+    def bar(self, node: str, error: Exception) -> None:
+        """Gives a node up for this run; what is under way there goes on."""
         if node not in self._barred:
             self._told.note(f"node {self.name(node)} is given up: {str(error).strip().splitlines()[-1]}")
-        self._barred[node] = error
-        if not self.with_room and not self._gone:
-            raise error
+            self._barred[node] = error
 
     def wait(self, waiting: int) -> None:
         """Waits a little where no node has room and nothing is under way.
@@ -126,8 +136,11 @@ class Fleet:
             waiting: Trials that wait.
 
         Raises:
+            Exception: All nodes with room are given up; why the last one was.
             ClusterError: None has come for `_PATIENCE_SECONDS`.
         """
+        if self._barred and not self._gone and not self.with_room:
+            raise list(self._barred.values())[-1]
         if self._idle_since is None:
             self._idle_since = time.monotonic()
             self._told.note(f"no node has room for a trial; waiting {_PATIENCE_SECONDS:g} s for one")
@@ -140,7 +153,7 @@ class Fleet:
         time.sleep(LOOK_SECONDS)
 
     def begun(self) -> None:
-        """A task has come to run: whatever was waited for is there."""
+        """A trial begins: whatever was waited for is there."""
         self._idle_since = None
 
 

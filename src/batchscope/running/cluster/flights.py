@@ -23,7 +23,7 @@ class Flight:
         attempt: Its number.
         job: What it carries out.
         node: Where it was sent to.
-        begun: Whether it has come to run.
+        begun: Whether its worker has begun with the trial.
     """
 
     attempt: int
@@ -43,7 +43,9 @@ def outcome_of(ref: ObjectRef[Any]) -> Outcome | None:
     try:
         outcome: Outcome = ray.get(ref)
     except ray.exceptions.RayTaskError as error:
-        # The task itself raises nothing: it could not be loaded.
+        if isinstance(error.cause, ray.exceptions.RayError):  # the way to the driver was cut
+            return Lost(f"{type(error.cause).__name__}: {error.cause}")
+        # The task itself raises nothing else: it could not be loaded.
         return Unfit(
             ClusterError(
                 "batchscope must be installed on every node, with the extra for Ray and with what it trains "

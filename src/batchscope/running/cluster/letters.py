@@ -59,7 +59,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Begun:
-    """From a task: it has come to run."""
+    """From a task: its worker is set up and begins with the trial."""
 
 
 @dataclass(frozen=True)

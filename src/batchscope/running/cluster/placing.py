@@ -16,7 +16,7 @@ class Queue:
     All trials of a replicate are shown the same images, in views that a node makes ready once and keeps on
     its disk. So a node takes on trials of a replicate that it has had before; else of one that no node
     has had; else of the one of which most trials wait, which so gets a further home. A trial that was lost
-    is not given to the same node next while there are others.
+    is given to no node that has lost it while there are others.
 
     Args:
         jobs: In the order in which to start them, as far as their places leave it so.
@@ -25,7 +25,7 @@ class Queue:
     def __init__(self, jobs: Iterable[Job]) -> None:
         self._waiting: dict[int, deque[Job]] = {}
         self._homes: dict[int, set[str]] = {}
-        self._shunned: dict[str, str] = {}
+        self._shunned: dict[str, set[str]] = {}
         self._count = 0
         self.add(jobs)
 
@@ -53,24 +53,25 @@ class Queue:
 
         Args:
             job: The job.
-            lost_on: The node that it is not to be given to next while there are others.
+            lost_on: The node that lost it.
         """
         self._waiting.setdefault(job.trial.replicate, deque()).appendleft(job)
         self._count += 1
         if lost_on is not None:
-            self._shunned[job.trial.name] = lost_on
+            self._shunned.setdefault(job.trial.name, set()).add(lost_on)
 
-    def take(self, node: str, *, others: bool = True) -> Job | None:
+    def take(self, node: str, nodes: Set[str]) -> Job | None:
         """Takes the next job for a node; None where there is none for it.
 
         Args:
             node: Ray's id.
-            others: Whether there are other nodes for trials that were lost on this one.
+            nodes: All that trials may be given to.
         """
         for replicate in self._by_preference(node):
             waiting = self._waiting[replicate]
             for job in waiting:
-                if others and self._shunned.get(job.trial.name) == node:
+                shunned = self._shunned.get(job.trial.name, set())
+                if node in shunned and nodes - shunned:
                     continue
                 waiting.remove(job)
                 self._count -= 1

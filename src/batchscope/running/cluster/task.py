@@ -6,11 +6,11 @@ with the Ray process that started it, however that ends.
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import threading
 import time
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -89,7 +89,6 @@ class _Seat:
         files: The node's.
         shared: Whether the run's folder is seen from here.
         guard: Of the worker, where it carries out somebody's own code.
-        keep: Whether the worker is kept for the next trial.
     """
 
     key: tuple[str, str]
@@ -98,7 +97,6 @@ class _Seat:
     files: NodeFiles
     shared: bool
     guard: BinaryIO | None
-    keep: bool
 
     def checkpoint(self, at_the_driver: Path) -> Path:
         """Where a trial's state is kept."""
@@ -113,6 +111,7 @@ class _Seat:
 
 _seats: list[_Seat] = []
 """None or one."""
+_numbers = itertools.count(1)
 
 
 def carry_out(order: Order, refs: tuple[ObjectRef[Any], ObjectRef[Any] | None], actor: Any) -> Outcome:
@@ -127,21 +126,21 @@ def carry_out(order: Order, refs: tuple[ObjectRef[Any], ObjectRef[Any] | None], 
     Returns:
         How it ended.
     """
+    import ray
+
     desk = _Desk(actor, order.attempt)
-    desk.tell(Begun())
+    errand: Errand = ray.get(refs[0])
+    node = ray.get_runtime_context().get_node_id()
+    delete_features_of(files_left(node, errand.run, errand.session).features, order.over)
     try:
-        seat = _take_seat(refs, desk)
+        seat = _take_seat(errand, refs[1], node, desk)
+        outcome = seat if isinstance(seat, Lost) else _relay(seat, order, desk)
     except BatchscopeError as error:
-        return Unfit(error)
-    if isinstance(seat, Lost):
-        return seat
-    delete_features_of(seat.files.features, order.over)
-    try:
-        outcome = _relay(seat, order, desk)
+        outcome = Unfit(error)
     except BaseException:  # the driver is gone, or wants no more of this task
         _leave()
         raise
-    if not (seat.keep and isinstance(outcome, TrialEnded)):
+    if not (errand.keep_workers and isinstance(outcome, TrialEnded)):
         _leave()
     return outcome
 
@@ -153,46 +152,60 @@ def clean_up(run: str, session: str) -> None:
     files_left(ray.get_runtime_context().get_node_id(), run, session).delete()
 
 
-def _take_seat(refs: tuple[ObjectRef[Any], ObjectRef[Any] | None], desk: _Desk) -> _Seat | Lost:
+def _take_seat(errand: Errand, data: ObjectRef[Any] | None, node: str, desk: _Desk) -> _Seat | Lost:
     """The seat of this process, made ready if it is another session's or nobody's."""
-    import ray
-
-    errand: Errand = ray.get(refs[0])
     key = errand.run, errand.session
-    if _seats and _seats[0].key == key and _seats[0].worker.is_alive():
-        return _seats[0]
+    for seat in _seats:
+        if seat.key == key and seat.worker.is_alive():
+            return seat
     _leave()
     _refuse_another_version(errand)
-    files = node_files(ray.get_runtime_context().get_node_id(), errand.run, errand.session)
-    room = 0 if refs[1] is None else _bring(files, refs[1], errand.cache_limit, desk)
+    files = node_files(node, errand.run, errand.session)
+    room = 0 if data is None else _bring(files, data, errand.cache_limit, desk)
     shared = _is_shared(errand)
     _enter(errand)
-    logs = (errand.folder / "logs" if shared else files.logs) / f"{files.path.name[:8]}-{os.getpid()}"
-    mark = "" if isinstance(errand.set_up, SetUp) else errand.run
-    pool = Pool(_set_up_here(errand, files, room, logs), logs, mark)
-    worker = pool.start(errand.threads)
-    guard = start_guard(worker.mark) if worker.mark else None
-    seat = _Seat(key, pool, worker, files, shared, guard, errand.keep_workers)
-    _seats.append(seat)
-    if seat.keep:
+    seat = _seat(errand, files, room, shared=shared)
+    if errand.keep_workers:
         _leave_with(desk, seat)
-    first = _hear(pool)
-    match first:
+    match _hear(seat.pool):
         case Ready(facts):
             desk.tell(Seated(facts, shared))
             return seat
         case Fatal(error):
-            _leave()
             raise error
         case _:
-            reason = worker.obituary()
-            _leave()
-            return Lost(reason, seated=False)
+            return Lost(seat.worker.obituary(), seated=False)
+
+
+def _seat(errand: Errand, files: NodeFiles, room: int, *, shared: bool) -> _Seat:
+    """Starts a worker."""
+    # A Ray process has many seats, one after the other, where workers are lost or not kept.
+    name = f"{files.path.name[:8]}-{os.getpid()}-{next(_numbers)}"
+    logs = (errand.folder / "logs" if shared else files.logs) / name
+    mark = "" if isinstance(errand.set_up, SetUp) else errand.run
+    pool = Pool(_set_up_here(errand, files, room, logs), logs, mark)
+    worker = pool.start(errand.threads)
+    try:
+        guard = start_guard(worker.mark) if worker.mark else None
+    except BaseException:
+        pool.stop([worker])
+        raise
+    seat = _Seat((errand.run, errand.session), pool, worker, files, shared, guard)
+    _seats.append(seat)
+    return seat
 
 
 def _leave() -> None:
-    while _seats:
-        _seats.pop().leave()
+    for seat in _seats.copy():
+        _leave_one(seat)
+
+
+def _leave_one(seat: _Seat) -> None:
+    try:
+        _seats.remove(seat)
+    except ValueError:  # it was left already
+        return
+    seat.leave()
 
 
 def _leave_with(desk: _Desk, seat: _Seat) -> None:
@@ -204,12 +217,13 @@ def _leave_with(desk: _Desk, seat: _Seat) -> None:
     def wait() -> None:
         import ray
 
-        try:
-            ray.get(desk.actor.closed.remote())
-        except ray.exceptions.RayError:
-            with suppress(ValueError):  # it was left already
-                _seats.remove(seat)
-                seat.leave()
+        while True:
+            try:
+                ray.get(desk.actor.closed.remote())
+            except ray.exceptions.ActorUnavailableError:  # for a while; a desk that is gone has died
+                time.sleep(_PROGRESS_SECONDS)
+            except ray.exceptions.RayError:
+                return _leave_one(seat)
 
     threading.Thread(target=wait, daemon=True).start()
 
@@ -235,10 +249,12 @@ def _bring(files: NodeFiles, ref: ObjectRef[Any], cache_limit: int, desk: _Desk)
 
 
 def _is_shared(errand: Errand) -> bool:
+    """Whether the run's folder is the driver's, and can be written from here."""
     try:
-        return (errand.folder / SHARED).read_text(encoding="utf-8") == errand.session
+        seen = (errand.folder / SHARED).read_text(encoding="utf-8") == errand.session
     except OSError:
         return False
+    return seen and os.access(errand.folder, os.W_OK)
 
 
 def _enter(errand: Errand) -> None:
@@ -247,13 +263,15 @@ def _enter(errand: Errand) -> None:
     Raises:
         ClusterError: Somebody's own code needs that folder, and it is not here.
     """
-    if errand.cwd.is_dir():
+    try:
         os.chdir(errand.cwd)
-    elif not isinstance(errand.set_up, SetUp):
-        raise ClusterError(
-            f"{errand.cwd}: training code of one's own runs in the folder that the run was started in, which "
-            f"must be on every node, but is not on {platform.node()}; start the run in a shared folder"
-        )
+    except OSError as error:
+        if not isinstance(errand.set_up, SetUp):
+            raise ClusterError(
+                f"{errand.cwd}: training code of one's own runs in the folder that the run was started in, "
+                f"which must be on every node, but on {platform.node()}: {error}; start the run in a shared "
+                "folder"
+            ) from error
     for name, value in errand.environment.items():
         if value is None:
             os.environ.pop(name, None)
@@ -273,6 +291,7 @@ def _set_up_here(errand: Errand, files: NodeFiles, room: int, logs: Path) -> Any
 
 def _relay(seat: _Seat, order: Order, desk: _Desk) -> Outcome:
     """Passes on what the worker says and the driver answers until the trial is over."""
+    desk.tell(Begun())
     report = throttled(desk.tell, _PROGRESS_SECONDS)
     seat.worker.tell(replace(order.command, checkpoint=seat.checkpoint(order.command.checkpoint)))
     while True:
