@@ -89,12 +89,12 @@ def scale_table(runs: Sequence[ScaleRun]) -> str:
     """A row for each executor."""
     head = (
         "| Executor | Trials | Records | First trial after, s | Records/s | Cost of a trial, ms | "
-        "Report, s | The same call again, s | Driver's memory, MB |\n"
+        "After the last, s | The same call again, s | Driver's memory, MB |\n"
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
     )
     return head + "\n".join(
         f"| {run.executor} | {run.trials:,} | {run.records:,} | {run.start:.1f} | "
-        f"{run.records / run.trained:,.0f} | {1000 * run.cost_of_trial:.1f} | {run.report:.1f} | "
+        f"{run.records / run.trained:,.0f} | {1000 * run.cost_of_trial:.1f} | {run.after:.1f} | "
         f"{run.again:.1f} | {run.memory / 1e6:.0f} |"
         for run in runs
     )

@@ -35,7 +35,8 @@ class ScaleRun:
         workers: Trials at a time.
         start: Seconds from the call to the first trial.
         trained: Seconds from there to the end of the last trial.
-        report: Seconds from there to the end of the call: history, analysis, pictures and page.
+        after: Seconds from there to the end of the call: clean-up and end of a cluster, then history,
+            analysis, pictures and page.
         again: Seconds of the same call once more, which trains nothing and makes the report again.
         memory: Bytes, the most that the driver held; its workers are processes of their own.
     """
@@ -46,7 +47,7 @@ class ScaleRun:
     workers: int
     start: float
     trained: float
-    report: float
+    after: float
     again: float
     memory: int
 
@@ -99,7 +100,7 @@ def main(executor: str, folder: Path, replicates: int, epochs: int) -> None:
         workers=_workers(folder),
         start=clock.last - clock.trained - begin,
         trained=clock.trained,
-        report=end - clock.last,
+        after=end - clock.last,
         again=time.perf_counter() - end,
         memory=memory,
     )

@@ -1,4 +1,4 @@
-"""The bench of scale: what its tables hold, and a run of each kind in small."""
+"""The bench of scale: what its tables hold, and a run through each executor in small."""
 
 from __future__ import annotations
 
@@ -31,10 +31,13 @@ def test_two_nodes_stand_beside_the_one_of_their_pair():
     ]
 
 
-def test_a_run_counts_what_it_stored(tmp_path: Path):
-    command = [sys.executable, str(BENCH / "scale_run.py"), "local", str(tmp_path / "run"), "1", "2"]
+@pytest.mark.parametrize("executor", ["local", "ray"])
+def test_a_run_counts_what_it_stored(executor: str, tmp_path: Path):
+    if executor == "ray":
+        pytest.importorskip("ray")
+    command = [sys.executable, str(BENCH / "scale_run.py"), executor, str(tmp_path / "run"), "1", "2"]
     told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     found = ScaleRun(**json.loads(told))
     assert (found.trials, found.records) == (len(BATCH_SIZES), 2 * len(BATCH_SIZES))
-    assert min(found.start, found.trained, found.report, found.again) > 0
+    assert min(found.start, found.trained, found.after, found.again) > 0
     assert 50e6 < found.memory < 5e9
