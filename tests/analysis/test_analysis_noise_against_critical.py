@@ -35,9 +35,7 @@ def row(size: int, scale: float, low: float, high: float, n: int = 3, stage: str
     return NoiseScaleRow(9, stage, size, True, n, 1.0, scale, scale, low, high, math.isinf(high), over)
 
 
-def said(
-    analysis: Analysis, *rows: NoiseScaleRow, critical: Bounded = CRITICAL, p: float = 0.5
-) -> list[str]:
+def said(analysis: Analysis, *rows: NoiseScaleRow, critical: Bounded = CRITICAL, p: float = 0.5) -> list[str]:
     """The sentences of other rows beside another critical batch size, whose curve has that lack of fit."""
     [found] = analysis.updates_to_target
     assert found.critical is not None

@@ -25,8 +25,9 @@ _AGREEMENTS: dict[_Agreement, str] = {
     "same": "they do",
     "other": "they do not",
     "open": "the intervals do not tell whether they do",
-    "misfit": "the curve of the critical batch size fits badly, and its interval is too narrow to tell whether "
-    "they do",
+    "misfit": (
+        "the curve of the critical batch size fits badly, and its interval is too narrow to tell whether they do"
+    ),
     "one_replicate": "one replicate does not tell whether they do",
 }
 
