@@ -26,7 +26,8 @@ _AGREEMENTS: dict[_Agreement, str] = {
     "other": "they do not",
     "open": "the intervals do not tell whether they do",
     "misfit": (
-        "the curve of the critical batch size fits badly, and its interval is too narrow to tell whether they do"
+        "the curve of the critical batch size fits badly, and its interval is too narrow to tell whether "
+        "they do"
     ),
     "one_replicate": "one replicate does not tell whether they do",
 }
