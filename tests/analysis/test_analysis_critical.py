@@ -10,10 +10,17 @@ import pytest
 import scipy.optimize
 import scipy.stats
 
-from batchscope.analysis.critical import _limit, fit_critical
-from batchscope.analysis.critical_likelihood import Offsets, Spans, _deviance, least_deviance, profile
+from batchscope.analysis.critical import _goodness_of_fit, _limit, _spans, fit_critical
+from batchscope.analysis.critical_likelihood import (
+    Offsets,
+    Spans,
+    _deviance,
+    deviance_of_means,
+    least_deviance,
+    profile,
+)
 from batchscope.analysis.to_target_results import Bounded, TrialToTarget
-from to_target_samples import B_CRIT, S_MIN, curve, drawn_trials
+from to_target_samples import B_CRIT, S_MIN, Law, curve, drawn_trials
 
 SEEDS = range(100)
 NINE = tuple(2**power for power in range(3, 12))
@@ -152,6 +159,74 @@ def test_a_curve_of_another_shape_fits_badly() -> None:
     assert fit_critical(drawn_trials(2, sd=0.05), 0.95).lack_of_fit_p > 0.05
 
 
+def roughly_measured(seed: int, grain: float, law: Law = curve, replicates: int = 3) -> list[TrialToTarget]:
+    """Scatter of 5%; measurements lie otherwise at each batch size, and alike for its replicates."""
+    grains = grain * np.exp(np.random.default_rng(seed).uniform(-0.3, 0.3, len(SIX)))
+    return [
+        trial
+        for size, each in zip(SIX, grains, strict=True)
+        for trial in drawn_trials(
+            10_000 * seed + size, law=law, sizes=(size,), replicates=replicates, sd=0.05, grain=float(each)
+        )
+    ]
+
+
+@pytest.mark.parametrize("grain", [0.02, 0.1, 0.25])
+def test_a_true_curve_seldom_fits_badly_however_coarse_measurements_are(grain: float) -> None:
+    """At the coarsest the F test on the middles between measurements finds it bad in 9 of these seeds."""
+    found = [_goodness_of_fit(roughly_measured(seed, grain)).p for seed in range(60)]
+    assert not np.isnan(found).any()
+    assert sum(p < 0.05 for p in found) <= 7  # at 5% more than these come in 1 of 100 cases
+
+
+@pytest.mark.parametrize(("grain", "least"), [(0.02, 19), (0.1, 17), (0.25, 4)])
+def test_batch_sizes_beside_the_curve_are_found_where_measurements_can_tell(grain: float, least: int) -> None:
+    """Two of six take a fifth more than the curve."""
+
+    def beside(size: float) -> float:
+        return curve(size) * (1.2 if size in (32, 64) else 1.0)
+
+    found = [_goodness_of_fit(roughly_measured(seed, grain, beside)).p for seed in range(20)]
+    assert sum(p < 0.05 for p in found) >= least
+
+
+def test_means_of_their_own_are_those_of_a_slow_search() -> None:
+    trials = roughly_measured(4, 0.1)
+    spans = _spans(trials)
+
+    def of_one(size: int, log_sd: float) -> float:
+        here = spans.batch_sizes == size
+        one = Spans(spans.batch_sizes[here], spans.lower[here], spans.upper[here])
+        ends = (float(one.log_lower.min()), float(one.log_upper.max()))
+        return float(
+            scipy.optimize.minimize_scalar(
+                lambda mean: _deviance(one, np.full(3, mean), log_sd)[0], bounds=ends, method="bounded"
+            ).fun
+        )
+
+    slow = scipy.optimize.minimize_scalar(
+        lambda log_sd: sum(of_one(size, log_sd) for size in SIX), bounds=(-7, 0), method="bounded"
+    )
+    fit = least_deviance(spans)
+    assert deviance_of_means(spans, fit) == pytest.approx(slow.fun, abs=1e-3)
+    gained = fit.deviance - slow.fun
+    assert gained > 1
+    f = math.expm1(gained / 18) * 12 / 4
+    assert _goodness_of_fit(trials).p == pytest.approx(scipy.stats.f.sf(f, 4, 12), abs=1e-3)
+
+
+def test_batch_sizes_that_were_cut_off_take_no_part_in_the_lack_of_fit() -> None:
+    trials = drawn_trials(3, sizes=SIX)
+    cut = [
+        dataclasses.replace(one, outcome="censored") if (one.batch_size, one.replicate) == (16, 1) else one
+        for one in trials
+    ]
+    assert _goodness_of_fit(cut) == _goodness_of_fit([one for one in trials if one.batch_size != 16])
+    three = [one for one in cut if one.batch_size < 128]
+    assert math.isnan(_goodness_of_fit(three).p)
+    assert math.isnan(_goodness_of_fit(three).r_squared)
+
+
 def test_too_few_batch_sizes_and_no_scatter() -> None:
     two = fit_critical(drawn_trials(1, sizes=(8, 512)), 0.95)
     assert (
@@ -162,6 +237,7 @@ def test_too_few_batch_sizes_and_no_scatter() -> None:
     exact = fit_critical(drawn_trials(1, sd=0.0, grain=1e-6), 0.95)
     assert exact.status == "determined"
     assert exact.batch_size.value == pytest.approx(B_CRIT, rel=0.02)
+    assert exact.lack_of_fit_p > 0.5
     one_each = fit_critical(drawn_trials(1, replicates=1, sd=0.05), 0.95)
     assert one_each.status == "determined"
     assert math.isnan(one_each.lack_of_fit_p)

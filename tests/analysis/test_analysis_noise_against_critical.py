@@ -35,11 +35,11 @@ def row(size: int, scale: float, low: float, high: float, n: int = 3, stage: str
     return NoiseScaleRow(9, stage, size, True, n, 1.0, scale, scale, low, high, math.isinf(high), over)
 
 
-def said(analysis: Analysis, *rows: NoiseScaleRow, critical: Bounded = CRITICAL) -> list[str]:
-    """The sentences of other rows beside another critical batch size."""
+def said(analysis: Analysis, *rows: NoiseScaleRow, critical: Bounded = CRITICAL, p: float = 0.5) -> list[str]:
+    """The sentences of other rows beside another critical batch size, whose curve has that lack of fit."""
     [found] = analysis.updates_to_target
     assert found.critical is not None
-    fit = dataclasses.replace(found.critical, batch_size=critical)
+    fit = dataclasses.replace(found.critical, batch_size=critical, lack_of_fit_p=p)
     placed = dataclasses.replace(
         analysis,
         noise_scale=NoiseScales(rows, None),
@@ -64,7 +64,7 @@ def test_the_verdict_compares_planted_noise_scales_with_the_planted_critical_bat
         critical.low,
         critical.high,
     )
-    assert figures["value"] == 0.7
+    assert (figures["value"], figures["lack_of_fit_p"]) == (0.7, found.critical.lack_of_fit_p)
     for end in analysis.noise_scale.ends:
         name = f"batch_size_{end.batch_size}"
         assert figures[name] == end.noise_scale == pytest.approx(PLANTED[end.batch_size])
@@ -121,6 +121,27 @@ def test_one_replicate_is_placed_and_not_judged(analysis: Analysis) -> None:
     [text] = said(analysis, row(16, 90_000.0, 80_000.0, 100_000.0, n=1))
     assert f"lies {INSIDE.replace('inside', 'above')} at batch size 16" in text
     assert text.endswith("magnitude: one replicate does not tell whether they do.")
+
+
+@pytest.mark.parametrize(("low", "high", "clause"), [(101.0, 300.0, "do"), (4_000.0, 9_000.0, "do not")])
+def test_a_curve_that_fits_badly_does_not_tell_whether_both_agree(
+    analysis: Analysis, low: float, high: float, clause: str
+) -> None:
+    told = row(16, 150.0, low, high)
+    [text] = said(analysis, told, p=0.049)
+    assert f"lies {INSIDE} at batch size 16" in text
+    assert text.endswith(
+        "magnitude: the curve of the critical batch size fits badly, and its interval is too narrow to tell "
+        "whether they do."
+    )
+    for p in (0.05, math.nan):
+        [text] = said(analysis, told, p=p)
+        assert text.endswith(f"magnitude: they {clause}.")
+    [text] = said(analysis, told, row(64, 150.0, 120.0, 200.0, n=1), p=0.049)
+    assert text.endswith(
+        "too narrow to tell whether they do at batch size 16; one replicate does not tell whether they do at "
+        "batch size 64."
+    )
 
 
 def test_only_what_is_known_at_the_end_of_the_last_stage_counts(analysis: Analysis) -> None:

@@ -12,11 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import least_squares
 from scipy.special import fdtrc, fdtri
 
-from batchscope.analysis.critical_likelihood import Offsets, Spans, least_deviance, profile, profile_end
-from batchscope.analysis.panel import Floats
+from batchscope.analysis.critical_likelihood import (
+    Offsets,
+    Spans,
+    deviance_of_means,
+    least_deviance,
+    profile,
+    profile_end,
+)
 from batchscope.analysis.to_target_results import Bounded, CriticalBatchSize, TrialToTarget
 
 __all__ = ["fit_critical"]
@@ -29,7 +34,7 @@ _PARAMETERS = 2
 
 @dataclass(frozen=True)
 class _GoodnessOfFit:
-    """How well the curve goes through the logarithms of updates, see `CriticalBatchSize`."""
+    """How well the curve goes through the updates, see `CriticalBatchSize`."""
 
     r_squared: float = math.nan
     f: float = math.nan
@@ -60,7 +65,7 @@ def fit_critical(trials: Sequence[TrialToTarget], confidence: float) -> Critical
     def result(
         reason: str | None, estimates: Sequence[Bounded] = (_UNKNOWN,) * 3, sd_log: float = math.nan
     ) -> CriticalBatchSize:
-        fits = _goodness_of_fit(used, estimates) if reason is None else _GoodnessOfFit()
+        fits = _goodness_of_fit(used) if reason is None else _GoodnessOfFit()
         sizes = [trial.batch_size for trial in reached]
         return CriticalBatchSize(
             status="determined" if reason is None else "not_determined",
@@ -147,30 +152,29 @@ def _why_open(*, below: bool, above: bool) -> str:
     return "no batch size is measurably beyond perfect scaling; larger ones would tell"
 
 
-def _goodness_of_fit(trials: Sequence[TrialToTarget], estimates: Sequence[Bounded]) -> _GoodnessOfFit:
-    """Least squares on log updates at the batch sizes all of whose trials reached the target.
+def _goodness_of_fit(trials: Sequence[TrialToTarget]) -> _GoodnessOfFit:
+    """Of the curve through the batch sizes all of whose trials reached the target.
 
-    A trial counts in the middle between the measurement before and the one that reached the target. The F
-    test of lack of fit against pure error is that of Draper and Smith 1998, section 2.1.
+    Lack of fit is how much likelier the trials are where each batch size has a mean of its own. From n trials
+    at k batch sizes F = (exp(D / n) - 1) (n - k) / (k - 2), with D the difference of both deviances. Where
+    measurements are fine that is the F test of lack of fit against pure error (Draper and Smith 1998, section
+    2.1). Where they are coarse it heeds, as that does not, that all trials of a batch size were rounded up to
+    the same measurements. For the share that is explained a trial counts in the middle between two of these.
     """
     censored = {trial.batch_size for trial in trials if trial.outcome == "censored"}
     whole = [trial for trial in trials if trial.batch_size not in censored]
-    sizes = np.array([trial.batch_size for trial in whole], dtype=np.float64)
-    logs = np.log([(trial.updates + trial.updates_before) / 2 for trial in whole])
-    groups = [logs[sizes == size] for size in np.unique(sizes)]
-    if len(groups) < _FEWEST_BATCH_SIZES:
+    groups = len({trial.batch_size for trial in whole})
+    if groups < _FEWEST_BATCH_SIZES:
         return _GoodnessOfFit()
-
-    def residuals(parameters: Floats) -> Floats:
-        return np.asarray(logs - np.logaddexp(parameters[0], parameters[1] - np.log(sizes)))
-
-    start = np.log([estimates[1].value, estimates[2].value])
-    about_curve = 2 * float(least_squares(residuals, start).cost)
-    about_mean = float(((logs - logs.mean()) ** 2).sum())
-    pure = float(sum(((group - group.mean()) ** 2).sum() for group in groups))
+    spans = _spans(whole)
+    fit = least_deviance(spans)
+    logs = np.log((spans.lower + spans.upper) / 2)
+    curve = np.logaddexp(fit.log_updates, fit.log_examples - np.log(spans.batch_sizes))
+    about_curve, about_mean = float(((logs - curve) ** 2).sum()), float(((logs - logs.mean()) ** 2).sum())
     r_squared = 1 - about_curve / about_mean if about_mean > 0 else math.nan
-    lack, error = len(groups) - _PARAMETERS, len(logs) - len(groups)
-    if error == 0 or pure <= 0:
+    lack, error = groups - _PARAMETERS, len(whole) - groups
+    if error == 0:
         return _GoodnessOfFit(r_squared)
-    f = max(about_curve - pure, 0.0) / lack / (pure / error)
+    gained = fit.deviance - deviance_of_means(spans, fit)
+    f = math.expm1(gained / len(whole)) * error / lack
     return _GoodnessOfFit(r_squared, f, float(fdtrc(lack, error, f)))

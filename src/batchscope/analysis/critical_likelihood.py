@@ -13,7 +13,17 @@ from scipy.special import log_ndtr
 
 from batchscope.analysis.panel import Bools, Floats
 
-__all__ = ["Fit", "Offsets", "Parameter", "Profiled", "Spans", "least_deviance", "profile", "profile_end"]
+__all__ = [
+    "Fit",
+    "Offsets",
+    "Parameter",
+    "Profiled",
+    "Spans",
+    "deviance_of_means",
+    "least_deviance",
+    "profile",
+    "profile_end",
+]
 
 Parameter = Literal["critical", "updates", "examples"]
 
@@ -200,6 +210,25 @@ def least_deviance(spans: Spans) -> Fit:
     )
     fit = Fit(float(best.fun), *(float(value) for value in best.x))
     return fit if fit.deviance <= start.deviance else start
+
+
+def deviance_of_means(spans: Spans, fit: Fit) -> float:
+    """The least deviance where each batch size has a mean of its own instead of the curve.
+
+    Args:
+        spans: The trials.
+        fit: The most likely curve, which is looked from: it is one of these models, so that none is worse.
+    """
+    sizes, places = np.unique(spans.batch_sizes, return_inverse=True)
+
+    def deviance(parameters: Floats) -> tuple[float, Floats]:
+        value, by_mean, by_sd = _deviance(spans, parameters[:-1][places], parameters[-1])
+        return value, np.append(np.bincount(places, weights=by_mean), by_sd)
+
+    first = np.append(np.logaddexp(fit.log_updates, fit.log_examples - np.log(sizes)), fit.log_sd)
+    bounds = [(None, None)] * len(sizes) + [_LOG_SD]
+    best = minimize(deviance, first, jac=True, method="L-BFGS-B", bounds=bounds, tol=1e-12)
+    return min(float(best.fun), fit.deviance)
 
 
 def profile(spans: Spans, curve: _Curve) -> Profiled:

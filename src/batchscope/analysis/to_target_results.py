@@ -184,12 +184,13 @@ class CriticalBatchSize:
         examples_min: E_min = S_min B_crit, which ever smaller batch sizes get to.
         sd_log: Standard deviation of the natural logarithm of updates about the curve: the most likely times
             sqrt(n / (n - 2)), n trials having reached the target; NaN where not determined, as all below.
-        r_squared: Share of the variance of log updates that the curve explains.
-        lack_of_fit_f: F of the means at each batch size about the curve against replicates about these
-            means. NaN also where no batch size has replicates that differ, or fewer than three have no
-            censored trial.
+        r_squared: Share of the variance of log updates that the curve explains, at the batch sizes all of
+            whose trials reached the target; NaN also where these are fewer than three.
+        lack_of_fit_f: F of the curve against a mean of its own at each of these batch sizes, by likelihood.
+            NaN also where none of them has several trials.
         lack_of_fit_p: Of that test. Where it is small, batch sizes differ from the curve by more than
-            chance, and the intervals, which take trials as independent, are too narrow.
+            scatter and measurements account for, and the intervals, which take trials as independent, are
+            too narrow.
         extrapolated: Whether `batch_size` lies outside the batch sizes at which a trial reached the target.
     """
 
