@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from batchscope.analysis.results import Analysis, LearningRatePoint, LearningRates, Sentence, TargetRow
 from batchscope.analysis.words import (
@@ -73,7 +72,7 @@ def _chosen(found: LearningRates, n_stages: int) -> Sentence:
     where = f" in {found.stage}" if n_stages > 1 else ""
     text = (
         f"Each batch size is compared at its own best of {len(tried)} learning rates{where} ({tried[0]:g} to "
-        f"{tried[-1]:g}), chosen {_chosen_by(found)}: {each}.{_without_median(best)}"
+        f"{tried[-1]:g}), chosen {_chosen_by(found)}: {each}.{_without_median(found)}"
     )
     figures: list[tuple[str, Figure]] = [("n_learning_rates", len(tried)), ("chosen_by", found.chosen_by)]
     figures += [(f"learning_rate_at_{point.batch_size}", point.learning_rate) for point in best]
@@ -89,10 +88,11 @@ def _chosen_by(found: LearningRates) -> str:
     return "by the same replicates on validation examples on which no other figure rests"
 
 
-def _without_median(best: Sequence[LearningRatePoint]) -> str:
+def _without_median(found: LearningRates) -> str:
     """Says where no learning rate has a median of updates; begins with a space."""
-    rows = [point.to_target for point in best if point.to_target is not None]
-    sizes = [row.batch_size for row in rows if math.isnan(row.updates.value)]
+    rows = [point.to_target for point in found.points if point.to_target is not None]
+    known = {row.batch_size for row in rows if math.isfinite(row.updates.value)}
+    sizes = [row.batch_size for row in rows if row.best and row.batch_size not in known]
     if not sizes:
         return ""
     return (

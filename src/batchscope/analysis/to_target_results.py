@@ -104,8 +104,9 @@ class RateToTarget:
         seconds: Of training.
         resolution: Median over the trials that reached it of the updates since the measurement before; NaN
             where there is none.
-        best: Whether the batch size stands at this learning rate: the least median of updates, of equal
-            ones the smallest rate; where none has a median, the one at which most trials got there.
+        best: Whether the batch size stands at this learning rate, see
+            `batchscope.analysis.to_target_choice.with_best`: the least median of updates over the replicates
+            that all of its learning rates share.
         at_edge: Whether it is, has a median, and is the smallest or largest of several that were tried.
         efficiency: Of the best: the examples that the smallest batch size's median implies, updates times
             batch size, as a share of the same here; 1 is perfect scaling. NaN for others, and without

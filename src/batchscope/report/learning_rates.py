@@ -150,8 +150,9 @@ def _caption_to_target(info: LearningRatesInfo) -> str:
             "and so lie higher."
         )
     parts.append(
-        "Lines: medians, where enough trials got there; rings: the fewest, and so the learning rate at which "
-        "all other figures compare the batch size. As the same trials chose it, they are a little too few."
+        "Lines: medians, where enough trials got there; rings: the fewest over the replicates that all rates "
+        "share, and so the learning rate at which all other figures compare the batch size. As the same "
+        "trials chose it, they are a little too few."
     )
     return " ".join(parts)
 

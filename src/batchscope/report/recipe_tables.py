@@ -53,9 +53,9 @@ def _to_target(found: LearningRates, goal: Target, confidence: float) -> Table:
         key="learning-rates",
         title="Learning rates that were tried",
         note=f"Updates to {target_text(goal.metric, goal.value)}, at which trials end. "
-        f"{medians_note(confidence)} The best has the least median, of equal ones the smallest rate; where "
-        "none has a median, the most trials that got there. All other tables and figures compare batch sizes "
-        "at theirs. As the same trials chose it, its updates are a little too few.",
+        f"{medians_note(confidence)} The best has the least median over the replicates that all rates share; "
+        "where none has a median, the most trials that got there. All other tables and figures compare batch "
+        "sizes at theirs. As the same trials chose it, its updates are a little too few.",
         columns=("Batch size", "Learning rate", "Reached", "Updates", "Remark"),
         rows=tuple(
             (
