@@ -70,8 +70,6 @@ def test_a_trial_that_has_just_begun_makes_no_replicate_a_shared_one() -> None:
         # Kaplan and Meier know nothing of it but that it is later than 50.
         assert [row.updates.value for row in rows] == [500, 450]
         assert best(rows).learning_rate == 0.1
-    # It ended there: later than 50 is all that is known of it, and both replicates judge.
-    assert best(rates_to_target(made, 0.95, names)).learning_rate == 0.2
     gone_on = trials({0.1: (400, 600), 0.2: (450, (600, "censored"))})
     assert best(rates_to_target(gone_on, 0.95)).learning_rate == 0.1
 
@@ -80,3 +78,36 @@ def test_batch_sizes_are_judged_apart() -> None:
     made = trials({0.1: (400, 600), 0.2: (450, None)}, 16) + trials({0.1: (30, 40), 0.2: (20, 35)}, 32)
     found = [row.learning_rate for row in rates_to_target(made, 0.95) if row.best]
     assert found == [0.1, 0.2]
+
+
+def test_a_rate_at_which_more_trials_missed_the_target_is_passed_over() -> None:
+    made = trials(
+        {0.1: (110, 120, 130), 0.2: (100, 104, (90, "diverged")), 0.4: (120, 125, (300, "censored"))}
+    )
+    names = frozenset(one.trial for one in made)
+    rows = rates_to_target(made, 0.95, names)
+    assert [row.updates.value for row in rows] == [120, 104, 125]
+    assert [(row.best, row.passed_over) for row in rows] == [(True, False), (False, True), (False, False)]
+    # Of a target that ends nothing nobody knows who missed it.
+    by_median = rates_to_target(made, 0.95)
+    assert [(row.best, row.passed_over) for row in by_median] == [
+        (False, False),
+        (True, False),
+        (False, False),
+    ]
+
+
+def test_a_trial_that_goes_on_has_missed_nothing() -> None:
+    made = trials({0.1: (110, 120, 130), 0.2: (100, 104, (90, "censored"))})
+    names = frozenset(one.trial for one in made)
+    assert best(rates_to_target(made, 0.95, names - {"b16-lr0.2-r3"})).learning_rate == 0.2
+    assert best(rates_to_target(made, 0.95, names)).learning_rate == 0.1
+
+
+def test_none_is_passed_over_whose_median_is_not_less() -> None:
+    made = trials(
+        {0.1: (100, 110, (300, "censored")), 0.2: (90, 110, 120), 0.4: (100, 120, (40, "diverged"))}
+    )
+    rows = rates_to_target(made, 0.95, frozenset(one.trial for one in made))
+    assert [row.updates.value for row in rows] == [110, 110, 120]
+    assert [(row.best, row.passed_over) for row in rows] == [(False, False), (True, False), (False, False)]

@@ -34,7 +34,8 @@ class LearningRatePoint:
             efficiency is NaN.
         chosen: Whether it is its batch size's best.
         at_edge: Whether it is, and is also the smallest or largest that its batch size tried.
-        passed_over: Whether it would be if its diverged trials did not count; never where `to_target` tells.
+        passed_over: Whether it would be if its diverged trials did not count; where `to_target` tells, by the
+            least median alone, had not more of its trials missed the target.
     """
 
     batch_size: int

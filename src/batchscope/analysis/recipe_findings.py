@@ -25,7 +25,8 @@ def learning_rate_sentences(analysis: Analysis) -> list[Sentence]:
     - ``learning_rate_chosen``: each batch size is compared at its own best of a grid; with what was
       chosen by, that figures are optimistic where that is the metric itself, and where none got to the
       target often enough to be chosen by its updates;
-    - ``learning_rate_passed_over``: at some, diverged trials alone decided against the best mean;
+    - ``learning_rate_passed_over``: at some, diverged trials alone decided against the best mean, or trials
+      that missed the target at which they end against the least median of updates to it;
     - ``learning_rate_at_edge``: the best of some is the smallest or largest that was tried;
     - ``learning_rate_unknown``: nothing tells.
     """
@@ -106,18 +107,24 @@ def _passed_over(found: LearningRates) -> list[Sentence]:
     if not points:
         return []
     each = some(
-        [
-            f"{point.learning_rate:g} at batch size {point.batch_size} ({point.n_diverged} of "
-            f"{point.n_trials} diverged)"
-            for point in points
-        ]
+        [f"{point.learning_rate:g} at batch size {point.batch_size} ({_lost(point)})" for point in points]
     )
-    text = (
-        f"Learning rates were passed over because trials diverged there, though the others ended better than "
-        f"at the best: {each}."
+    why = (
+        "trials diverged there, though the others ended better than at the best"
+        if found.goal is None
+        else "more trials missed the target there, though the median is less than at the best"
     )
+    text = f"Learning rates were passed over because {why}: {each}."
     figures = tuple((f"learning_rate_at_{point.batch_size}", point.learning_rate) for point in points)
     return [Sentence("learning_rate_passed_over", text, figures)]
+
+
+def _lost(point: LearningRatePoint) -> str:
+    """How many trials were lost, of those that have begun."""
+    if point.to_target is None:
+        return f"{point.n_diverged} of {point.n_trials} diverged"
+    missed = point.n_trials - point.to_target.n_reached - point.n_missing
+    return f"{missed} of {point.n_trials} missed it"
 
 
 def _at_edge(found: LearningRates) -> list[Sentence]:

@@ -29,7 +29,9 @@ from batchscope.recipe import TargetSpec
 __all__ = ["rates_to_target", "trials_to_target", "updates_to_target"]
 
 
-def updates_to_target(history: pd.DataFrame, target: TargetSpec, confidence: float) -> UpdatesToTarget:
+def updates_to_target(
+    history: pd.DataFrame, target: TargetSpec, confidence: float, ended: frozenset[str] | None = None
+) -> UpdatesToTarget:
     """What it took every trial, learning rate and batch size to get to a target.
 
     Args:
@@ -37,6 +39,8 @@ def updates_to_target(history: pd.DataFrame, target: TargetSpec, confidence: flo
             rates.
         target: Accuracy at least, or loss at most.
         confidence: Of the intervals.
+        ended: Names of the trials that have ended, where the target is the one at which they do. Else None:
+            a trial may have ended ahead of it for other reasons, and has not missed it.
 
     Returns:
         Without trials, and with the reason, where the history lacks the metric or ``updates``.
@@ -49,7 +53,7 @@ def updates_to_target(history: pd.DataFrame, target: TargetSpec, confidence: flo
         reason = f"the history has no column {' and '.join(missing)}"
         return UpdatesToTarget(target.metric, target.value, reason, (), (), None, None)
     trials = trials_to_target(history, target.metric, target.value)
-    rows = rates_to_target(trials, confidence)
+    rows = rates_to_target(trials, confidence, ended)
     found = UpdatesToTarget(target.metric, target.value, None, trials, tuple(rows), None, None)
     scaling = perfect_scaling(found.best, found.best_trials, confidence)
     return dataclasses.replace(
@@ -140,6 +144,7 @@ def _row(trials: Sequence[TrialToTarget], confidence: float) -> RateToTarget:
         resolution=float(np.median([one.resolution for one in reached])) if reached else math.nan,
         best=False,
         at_edge=False,
+        passed_over=False,
         efficiency=math.nan,
     )
 

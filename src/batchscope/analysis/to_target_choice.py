@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from batchscope.analysis.to_target_medians import median_of_trials
 from batchscope.analysis.to_target_results import RateToTarget, TrialToTarget
@@ -21,10 +22,12 @@ def with_best(
 ) -> list[RateToTarget]:
     """One batch size's learning rates with the best of them told.
 
-    That is the one of the least median of updates; where none has a median, the one at which most trials
-    got there. Rates are held against each other over the replicates that all of them share, as far as there
-    are any: a rate that is a replicate ahead would else be judged by other seeds. Of equal ones the best has
-    the most trials, then the least median over all of these, then is the smallest.
+    Where it is known which trials have ended, that is the one at which the smallest share of them missed the
+    target, for a batch size is judged by trials that all got there; then, and else at once, the one of the
+    least median of updates; where none has a median, the one at which most trials got there. Rates are held
+    against each other over the replicates that all of them share, as far as there are any: a rate that is a
+    replicate ahead would else be judged by other seeds. Of equal ones the best has the most trials, then the
+    least median over all of these, then is the smallest.
 
     Args:
         rows: Ascending.
@@ -33,21 +36,57 @@ def with_best(
         ended: Names of the trials that have ended; None where nobody knows.
     """
     judging = _judging(trials, ended)
-
-    def rank(row: RateToTarget) -> tuple[float, float, int, float, float]:
-        judged = [one for one in judging if one.learning_rate == row.learning_rate]
-        reached = sum(one.outcome == "reached" for one in judged)
-        return (
-            _or_never(median_of_trials(judged, "updates", confidence).value),
-            -reached / len(judged),
-            -row.n_trials,
-            _or_never(row.updates.value),
-            row.learning_rate or 0.0,
+    standings = [
+        _standing(row, [one for one in judging if one.learning_rate == row.learning_rate], confidence, ended)
+        for row in rows
+    ]
+    best = min(standings, key=lambda one: (one.missed, one.median, *one.then))
+    soonest = min(standings, key=lambda one: (one.median, one.missed, *one.then))
+    edge = len(rows) > 1 and best in (standings[0], standings[-1]) and math.isfinite(best.row.updates.value)
+    return [
+        dataclasses.replace(
+            one.row,
+            best=one is best,
+            at_edge=edge and one is best,
+            passed_over=one is soonest and one is not best,
         )
+        for one in standings
+    ]
 
-    best = min(rows, key=rank)
-    edge = len(rows) > 1 and best in (rows[0], rows[-1]) and math.isfinite(best.updates.value)
-    return [dataclasses.replace(row, best=row is best, at_edge=edge and row is best) for row in rows]
+
+@dataclass(frozen=True)
+class _Standing:
+    """What speaks for a learning rate; the least is the best.
+
+    Attributes:
+        row: The rate.
+        missed: Share of the judging trials that are known to have missed the target.
+        median: Of these trials' updates; infinite without one.
+        then: What decides between equal ones.
+    """
+
+    row: RateToTarget
+    missed: float
+    median: float
+    then: tuple[float, int, float, float]
+
+
+def _standing(
+    row: RateToTarget, judged: Sequence[TrialToTarget], confidence: float, ended: frozenset[str] | None
+) -> _Standing:
+    reached = sum(one.outcome == "reached" for one in judged)
+    missed = [
+        one
+        for one in judged
+        if ended is not None
+        and (one.outcome == "diverged" or (one.outcome == "censored" and one.trial in ended))
+    ]
+    return _Standing(
+        row=row,
+        missed=len(missed) / len(judged),
+        median=_or_never(median_of_trials(judged, "updates", confidence).value),
+        then=(-reached / len(judged), -row.n_trials, _or_never(row.updates.value), row.learning_rate or 0.0),
+    )
 
 
 def _judging(trials: Sequence[TrialToTarget], ended: frozenset[str] | None) -> Sequence[TrialToTarget]:

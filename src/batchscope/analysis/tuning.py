@@ -113,7 +113,7 @@ def _point_to_target(
         to_target=row,
         chosen=row.best,
         at_edge=row.at_edge,
-        passed_over=False,
+        passed_over=row.passed_over,
     )
 
 
