@@ -142,6 +142,11 @@ def test_equal_medians_go_to_the_smallest_rate() -> None:
     ]
     row = found(pd.concat(both)).best[0]
     assert (row.learning_rate, row.at_edge) == (0.1, True)
+    slower = planted_history(sizes=(64,), rates=(0.05, 0.4), epochs=20)
+    row = found(pd.concat([slower[slower["grid_learning_rate"] == 0.4], *both])).best[0]
+    assert (row.learning_rate, row.at_edge) == (0.1, False)  # 0.2 is as good, and within
+    row = found(pd.concat([slower, *both])).best[0]
+    assert (row.learning_rate, row.at_edge) == (0.1, False)
 
 
 def test_other_analyses_do_not_lose_trials_to_the_choice_by_selection() -> None:

@@ -111,3 +111,22 @@ def test_none_is_passed_over_whose_median_is_not_less() -> None:
     rows = rates_to_target(made, 0.95, frozenset(one.trial for one in made))
     assert [row.updates.value for row in rows] == [110, 110, 120]
     assert [(row.best, row.passed_over) for row in rows] == [(False, False), (True, False), (False, False)]
+
+
+def test_the_edge_is_one_only_where_no_rate_within_is_as_good() -> None:
+    """Measured coarsely, rates often get there at the same measurement."""
+
+    def edge(table: dict[float, tuple[Spent | None, ...]]) -> tuple[float | None, bool]:
+        found = best(rates_to_target(trials(table), 0.95))
+        return found.learning_rate, found.at_edge
+
+    never = ((300, "censored"),) * 3
+    assert edge({0.1: (90, 90, 90), 0.2: (90, 90, 90), 0.4: never}) == (0.1, False)
+    assert edge({0.1: (90, 90, 90), 0.2: (90, 90, 120), 0.4: never}) == (0.1, False)  # by the median
+    assert edge({0.1: (90, 90, 90), 0.2: (90, 90, (300, "censored")), 0.4: never}) == (0.1, True)
+    assert edge({0.1: (90, 90, 90), 0.2: (90, 120, 120), 0.4: never}) == (0.1, True)
+    assert edge({0.1: (90, 90, 90), 0.2: (120, 120, 120), 0.4: (90, 90, 90)}) == (0.1, True)
+    assert edge({0.1: (90, 90, 90), 0.2: (90, 90, 90)}) == (0.1, True)  # there is none within
+    # As good in the replicate that all share; that more is known of the other is no reason.
+    assert edge({0.1: (90, 80), 0.2: (90, None), 0.4: (120, 130)}) == (0.1, False)
+    assert edge({0.1: (90, 70), 0.2: (90, 80), 0.4: (90, None)}) == (0.1, True)

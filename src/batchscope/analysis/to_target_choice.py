@@ -27,7 +27,7 @@ def with_best(
     least median of updates; where none has a median, the one at which most trials got there. Rates are held
     against each other over the replicates that all of them share, as far as there are any: a rate that is a
     replicate ahead would else be judged by other seeds. Of equal ones the best has the most trials, then the
-    least median over all of these, then is the smallest.
+    least median over all of these, then is the smallest. It is at the edge only if no rate within is as good.
 
     Args:
         rows: Ascending.
@@ -42,7 +42,12 @@ def with_best(
     ]
     best = min(standings, key=lambda one: (one.missed, one.median, *one.then))
     soonest = min(standings, key=lambda one: (one.median, one.missed, *one.then))
-    edge = len(rows) > 1 and best in (standings[0], standings[-1]) and math.isfinite(best.row.updates.value)
+    edge = (
+        math.isfinite(best.row.updates.value)
+        and best in (standings[0], standings[-1])
+        and len(standings) > 1
+        and not any(_as_good(one, best) for one in standings[1:-1])
+    )
     return [
         dataclasses.replace(
             one.row,
@@ -62,13 +67,26 @@ class _Standing:
         row: The rate.
         missed: Share of the judging trials that are known to have missed the target.
         median: Of these trials' updates; infinite without one.
-        then: What decides between equal ones.
+        not_there: Share of these trials that have not reached it, whether they go on or not.
+        of_all: Median over all of its trials; infinite without one.
     """
 
     row: RateToTarget
     missed: float
     median: float
-    then: tuple[float, int, float, float]
+    not_there: float
+    of_all: float
+
+    @property
+    def then(self) -> tuple[float, int, float, float]:
+        """What decides where neither the share that missed nor the median does."""
+        return self.not_there, -self.row.n_trials, self.of_all, self.row.learning_rate or 0.0
+
+
+def _as_good(one: _Standing, best: _Standing) -> bool:
+    """Whether nothing speaks against a rate but that it has fewer trials or is larger."""
+    alike = (one.missed, one.median, one.not_there) == (best.missed, best.median, best.not_there)
+    return alike and (one.row.n_trials < best.row.n_trials or one.of_all == best.of_all)
 
 
 def _standing(
@@ -85,7 +103,8 @@ def _standing(
         row=row,
         missed=len(missed) / len(judged),
         median=_or_never(median_of_trials(judged, "updates", confidence).value),
-        then=(-reached / len(judged), -row.n_trials, _or_never(row.updates.value), row.learning_rate or 0.0),
+        not_there=1 - reached / len(judged),
+        of_all=_or_never(row.updates.value),
     )
 
 

@@ -108,7 +108,8 @@ class RateToTarget:
             `batchscope.analysis.to_target_choice.with_best`: the least median of updates over the replicates
             that all of its learning rates share; of the target at which trials end, of those with the fewest
             trials that missed it.
-        at_edge: Whether it is, has a median, and is the smallest or largest of several that were tried.
+        at_edge: Whether it is, has a median, and is the smallest or largest of several that were tried, none
+            between these being as good.
         passed_over: Whether it would be by the least median alone, had not more of its trials missed the
             target at which trials end.
         efficiency: Of the best: the examples that the smallest batch size's median implies, updates times
