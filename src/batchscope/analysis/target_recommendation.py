@@ -10,7 +10,7 @@ import numpy as np
 from batchscope.analysis.comparisons import paired_t
 from batchscope.analysis.doubts import ENOUGH_REPLICATES, learning_rate_doubts, one_batch_size
 from batchscope.analysis.learning_rates import LearningRates
-from batchscope.analysis.panel import Bools, Panel
+from batchscope.analysis.panel import Bools, Floats, Panel
 from batchscope.analysis.results import Choice, Recommendation, Sentence
 from batchscope.analysis.settings import Settings, Target
 from batchscope.analysis.targets import TargetRow, reached_by_all
@@ -27,7 +27,9 @@ def recommend_to_target(
     Trials end there, so that no batch size is better at the end than another. A batch size is eligible if
     every one of its trials got there. Each cost (updates, examples, seconds) picks the one with the least
     mean over replicates, of equal ones the smallest. Another one is its rival if the paired t-interval of
-    the logarithm of their ratio does not lie above 0, or there is none. A cost that is NaN picks none.
+    the logarithm of their ratio does not lie above 0, or there is none; nor does it where the other's trials
+    are taken to have got there at the measurement before, for they did so at some time since. A cost that is
+    NaN picks none.
 
     These data cannot tell if any of these holds:
 
@@ -82,15 +84,15 @@ def _choices(panel: Panel, eligible: Bools, confidence: float) -> tuple[Choice, 
     places = np.flatnonzero(eligible)
     choices = []
     for cost, values in panel.costs.items():
-        spent = panel.at_end(values)[places]
+        spent, before = (panel.at_end(every)[places] for every in (values, panel.costs_before[cost]))
         mean = np.array([row[np.isfinite(row)].mean() if np.isfinite(row).any() else np.nan for row in spent])
         if not np.isfinite(mean).all():
             continue
         cheapest = int(mean.argmin())
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = np.log(spent) - np.log(spent[cheapest])
-        _, _, low, _, _ = paired_t(ratio, confidence)
-        rivals = [place for place in range(len(places)) if place != cheapest and not low[place] > 0]
+        dearer = _is_dearer(spent, spent[cheapest], confidence) & _is_dearer(
+            before, spent[cheapest], confidence
+        )
+        rivals = [place for place in range(len(places)) if place != cheapest and not dearer[place]]
         choices.append(
             Choice(
                 cost=cost,
@@ -102,3 +104,13 @@ def _choices(panel: Panel, eligible: Bools, confidence: float) -> tuple[Choice, 
             )
         )
     return tuple(choices)
+
+
+def _is_dearer(spent: Floats, cheapest: Floats, confidence: float) -> Bools:
+    """(B,), whether the interval of log ratios to the cheapest, (B, R) to (R,), lies above 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.log(spent) - np.log(cheapest)
+    low = paired_t(ratio, confidence)[2]
+    # The interval leaves out what is not finite: a trial that may have got there at no cost at all.
+    result: Bools = (low > 0) & ~(spent == 0).any(axis=1)
+    return result
