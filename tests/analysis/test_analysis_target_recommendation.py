@@ -207,3 +207,43 @@ def test_of_a_history_with_stages_ahead_the_targets_of_the_last_count() -> None:
     by_seconds = analyze(until_history(), FEW, recipe(budget="seconds"))
     assert (by_seconds.facts.goal, by_seconds.to_goal) == (None, ())
     assert by_seconds.verdict[0].rule != "ends_at_target"
+
+
+def running(history: pd.DataFrame, going_on: set[str], planned: frozenset[tuple[int, int]]) -> Analysis:
+    """Trials that go on are at 60 updates, below the target."""
+    history = history.copy()
+    at = history["trial"].isin(going_on)
+    history.loc[at, ["updates", "within_1_updates", "val_accuracy"]] = (60, 50, 0.4)
+    ended = frozenset(set(history["trial"]) - going_on)
+    plan = Plan({"main": "until"}, None, {"main": GOAL}, ended, planned)
+    return analyze(check_history(history), FEW, RecipeFacts(plan=plan))
+
+
+def test_a_batch_size_that_still_trains_is_waited_for() -> None:
+    history = trials({size: each for size, each in UPDATES.items() if size < 128})
+    found = running(history, {"b64-r1", "b64-r2", "b64-r3"}, frozenset()).recommendation
+    assert (found.status, rules(found), found.within_margin) == ("cannot_tell", ["still_running"], (16, 32))
+    assert found.reasons[0].text == (
+        "Trials that have not ended may still get to the target at less cost: 3 at batch size 64."
+    )
+    assert dict(found.reasons[0].figures) == {"n_trials": 3}
+    # The others tell nothing of it: two that are there, one that goes on.
+    found = running(history, {"b64-r3"}, frozenset()).recommendation
+    assert rules(found) == ["still_running"]
+
+
+def test_trials_that_are_still_to_begin_are_waited_for() -> None:
+    history = trials({size: each for size, each in UPDATES.items() if size < 128})
+    every = frozenset((size, replicate) for size in (16, 32, 64) for replicate in (1, 2, 3))
+    assert running(history, set(), every).recommendation.status == "recommended"
+    found = running(history, set(), every | {(32, 4), (128, 1), (128, 2)}).recommendation
+    assert rules(found) == ["still_running"]
+    assert found.reasons[0].text.endswith("at less cost: 1 at batch size 32 and 2 at batch size 128.")
+
+
+def test_a_batch_size_that_missed_the_target_once_is_not_waited_for() -> None:
+    """Nor one of which a trial diverged: neither can be recommended any more."""
+    history = trials(UPDATES, frozenset({"b128-r2"}))
+    history.loc[history["trial"] == "b64-r1", "val_accuracy"] = np.nan
+    found = running(history, {"b128-r3", "b64-r2"}, frozenset({(64, 4)})).recommendation
+    assert (found.status, found.within_margin) == ("recommended", (16, 32))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +15,7 @@ from batchscope.analysis.panel import Bools, Floats, Panel
 from batchscope.analysis.results import Choice, Recommendation, Sentence
 from batchscope.analysis.settings import Settings, Target
 from batchscope.analysis.targets import TargetRow, reached_by_all
-from batchscope.analysis.words import batch_sizes, target_text
+from batchscope.analysis.words import batch_sizes, some, target_text
 
 __all__ = ["recommend_to_target"]
 
@@ -35,6 +36,8 @@ def recommend_to_target(
 
     - ``one_batch_size``: there is nothing to choose from;
     - ``target_not_always_reached``: no batch size is eligible;
+    - ``still_running``: a batch size of which no trial has missed the target so far has trials that have not
+      ended, or not begun;
     - ``too_few_replicates``: an eligible batch size has fewer than `ENOUGH_REPLICATES`;
     - those of `batchscope.analysis.doubts.learning_rate_doubts`.
 
@@ -52,6 +55,7 @@ def recommend_to_target(
     if not reached:
         text = f"At no batch size did every trial reach {target_text(goal.metric, goal.value)}."
         reasons.append(Sentence("target_not_always_reached", text, (("value", goal.value),)))
+    reasons += _still_running(panel, rows)
     reasons += _replicates(reached)
     reasons += learning_rate_doubts(panel, eligible, learning_rates)
     return Recommendation(
@@ -65,6 +69,30 @@ def recommend_to_target(
         choices=_choices(panel, eligible, settings.confidence) if reached else (),
         reasons=tuple(reasons),
     )
+
+
+def _still_running(panel: Panel, rows: Sequence[TargetRow]) -> list[Sentence]:
+    """The slowest end last and would drop out without a word; a target that was missed is an answer."""
+    begun: Bools = np.asarray(panel.recorded.any(axis=2))
+    own = panel.ends.own
+    diverged: Bools = begun & panel.diverged[:, :, -1]
+    over: Bools = diverged if own is None else diverged | (own >= 0)
+    planned = panel.plan.planned if panel.plan is not None else frozenset()
+    to_end = _pairs(panel, begun & ~over) | (planned - _pairs(panel, begun))
+    n_over = Counter(size for size, _ in _pairs(panel, over))
+    n_reached = Counter({row.batch_size: row.n_reached for row in rows})
+    numbers = sorted(Counter(size for size, _ in to_end).items())
+    waited_for = [(size, n) for size, n in numbers if n_over[size] <= n_reached[size]]
+    if not waited_for:
+        return []
+    each = some([f"{n} at batch size {size}" for size, n in waited_for])
+    text = f"Trials that have not ended may still get to the target at less cost: {each}."
+    return [Sentence("still_running", text, (("n_trials", sum(n for _, n in waited_for)),))]
+
+
+def _pairs(panel: Panel, marks: Bools) -> set[tuple[int, int]]:
+    """Batch size and replicate of each mark, (B, R)."""
+    return {(int(panel.batch_sizes[row]), int(panel.replicates[place])) for row, place in np.argwhere(marks)}
 
 
 def _replicates(rows: Sequence[TargetRow]) -> list[Sentence]:
