@@ -247,3 +247,17 @@ def test_a_batch_size_that_missed_the_target_once_is_not_waited_for() -> None:
     history.loc[history["trial"] == "b64-r1", "val_accuracy"] = np.nan
     found = running(history, {"b128-r3", "b64-r2"}, frozenset({(64, 4)})).recommendation
     assert (found.status, found.within_margin) == ("recommended", (16, 32))
+
+
+def test_what_took_equally_much_is_said_to() -> None:
+    found = found_in(trials({16: (300, 302, 304), 32: (302, 302, 302)}))
+    text = {sentence.rule: sentence.text for sentence in found.verdict}["target_reached"]
+    assert text == (
+        "The target of a validation accuracy of 0.800 in main was reached by every trial of batch size 16 "
+        "and 32: with equally many updates at all of them (302); with the fewest examples at batch size 16 "
+        "(4,832, against up to 9,664 at batch size 32); with the fewest seconds at batch size 16 (10.9, "
+        "against up to 15.7 at batch size 32)."
+    )
+    nearly = found_in(trials({16: (3000, 3021, 3042), 32: (3021, 3021, 3022)}))  # means of 3021 and 3021.33
+    text = {sentence.rule: sentence.text for sentence in nearly.verdict}["target_reached"]
+    assert "with equally many updates at all of them (3,021)" in text

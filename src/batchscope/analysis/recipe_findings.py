@@ -170,9 +170,12 @@ def _cheapest(rows: list[TargetRow]) -> list[Sentence]:
         if not spent or not all(mean >= 0 for mean in spent.values()):
             continue
         least, most = min(spent, key=lambda size: spent[size]), max(spent, key=lambda size: spent[size])
+        fewest, highest = of_quantity(spent[least]), of_quantity(spent[most])
         parts.append(
-            f"with the fewest {cost} at batch size {least} ({of_quantity(spent[least])}, "
-            f"against up to {of_quantity(spent[most])} at batch size {most})"
+            f"with the fewest {cost} at batch size {least} ({fewest}, against up to {highest} at batch size "
+            f"{most})"
+            if fewest != highest
+            else f"with equally many {cost} at all of them ({fewest})"
         )
         figures += [(f"batch_size_by_{cost}", least), (cost, spent[least]), (f"most_{cost}", spent[most])]
     if not parts:
