@@ -309,6 +309,26 @@ def test_the_study_tells_the_analysis_how_trials_end_and_learning_rates_came_abo
     assert load(tmp_path / "run").write_report().is_file()
 
 
+@pytest.mark.parametrize("state", [TrialState.WAITING, TrialState.FAILED])
+def test_the_run_tells_which_batch_sizes_are_still_to_get_to_a_target(tmp_path: Path, state: TrialState):
+    """One that failed is no longer waited for; the page says that it did."""
+    stage = {"name": "one", "trainable": "head", "learning_rate": 1e-3, "until": UNTIL | {"value": 0.01}}
+    study = small_study(stages=[stage])
+    with RunFolder(tmp_path / "run").claim(study) as store:
+        store.plan([FIRST, SECOND])
+        store.keep_data(dataclasses.replace(SUMMARY, training=(24, 24)), [])
+        store.add(FIRST, record(1))
+        store.set_state(FIRST, TrialState.COMPLETE)
+        store.set_state(SECOND, state)
+        found = analyze_run(study, store, store.history("tiny")).recommendation
+    waited = [reason.text for reason in found.reasons if reason.rule == "still_running"]
+    assert waited == (
+        ["Trials that have not ended may still get to the target at less cost: 1 at batch size 16."]
+        if state is TrialState.WAITING
+        else []
+    )
+
+
 def test_the_studys_targets_are_analysed_unless_others_are_asked_for(tmp_path: Path):
     study, place = (
         small_study(targets=[{"metric": "val_accuracy", "value": 0.5}]),

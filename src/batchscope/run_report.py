@@ -144,6 +144,7 @@ def _plan(study: AnyStudy, store: Store) -> Plan | None:
             f"a run of this study must have at least {least} training examples, but its database tells of "
             f"{counts} by class"
         )
+    statuses = store.trials()
     last = {size: schedule(study, size, examples)[-1].last_epoch for size in study.batch_sizes}
     known = not any(stage.is_open for stage in study.stages)
     return Plan(
@@ -154,7 +155,12 @@ def _plan(study: AnyStudy, store: Store) -> Plan | None:
             for stage in study.stages
             if stage.until is not None
         },
-        ended=frozenset(status.trial.name for status in store.trials() if status.state.is_finished()),
+        ended=frozenset(status.trial.name for status in statuses if status.state.is_finished()),
+        planned=frozenset(
+            (status.trial.batch_size, status.trial.replicate)
+            for status in statuses
+            if status.state is not TrialState.FAILED
+        ),
     )
 
 

@@ -97,9 +97,12 @@ class StageSchedule:
         return self.epochs is not None and epochs >= self.epochs
 
     def reaches_target(self, val_accuracy: float, val_loss: float) -> bool:
-        """Whether the stage ends at such validation; never where it has no target, nor at a NaN."""
+        """Whether the stage ends at such validation; never where it has no target, nor where it diverged.
+
+        An accuracy beside a loss that is not finite means nothing.
+        """
         until = self.stage.until
-        if until is None:
+        if until is None or not math.isfinite(val_loss):
             return False
         return val_accuracy >= until.value if until.metric == "val_accuracy" else val_loss <= until.value
 

@@ -23,7 +23,7 @@ UPDATES = {16: (1000, 1500, 2000), 32: (510, 770, 1000), 64: (500, 790, 990), 12
 def trials(
     updates: dict[int, tuple[int, ...]], missed: frozenset[str] = frozenset(), stage: str = "main"
 ) -> pd.DataFrame:
-    """Each trial in one epoch, at its end; larger batch sizes overshoot the target by more."""
+    """Each trial in one epoch, measured 10 updates before its end; larger batch sizes overshoot by more."""
     rows = [
         {
             "trial": f"b{size}-r{replicate}",
@@ -34,6 +34,8 @@ def trials(
             "updates": spent,
             "examples": spent * size,
             "seconds": spent * (0.02 + size * 1e-3),
+            "within_1_updates": spent - 10,
+            "within_1_val_accuracy": 0.5,
             "val_accuracy": 0.8 + 0.0005 * size + 0.001 * replicate,
         }
         for size, each in updates.items()
@@ -205,3 +207,57 @@ def test_of_a_history_with_stages_ahead_the_targets_of_the_last_count() -> None:
     by_seconds = analyze(until_history(), FEW, recipe(budget="seconds"))
     assert (by_seconds.facts.goal, by_seconds.to_goal) == (None, ())
     assert by_seconds.verdict[0].rule != "ends_at_target"
+
+
+def running(history: pd.DataFrame, going_on: set[str], planned: frozenset[tuple[int, int]]) -> Analysis:
+    """Trials that go on are at 60 updates, below the target."""
+    history = history.copy()
+    at = history["trial"].isin(going_on)
+    history.loc[at, ["updates", "within_1_updates", "val_accuracy"]] = (60, 50, 0.4)
+    ended = frozenset(set(history["trial"]) - going_on)
+    plan = Plan({"main": "until"}, None, {"main": GOAL}, ended, planned)
+    return analyze(check_history(history), FEW, RecipeFacts(plan=plan))
+
+
+def test_a_batch_size_that_still_trains_is_waited_for() -> None:
+    history = trials({size: each for size, each in UPDATES.items() if size < 128})
+    found = running(history, {"b64-r1", "b64-r2", "b64-r3"}, frozenset()).recommendation
+    assert (found.status, rules(found), found.within_margin) == ("cannot_tell", ["still_running"], (16, 32))
+    assert found.reasons[0].text == (
+        "Trials that have not ended may still get to the target at less cost: 3 at batch size 64."
+    )
+    assert dict(found.reasons[0].figures) == {"n_trials": 3}
+    # The others tell nothing of it: two that are there, one that goes on.
+    found = running(history, {"b64-r3"}, frozenset()).recommendation
+    assert rules(found) == ["still_running"]
+
+
+def test_trials_that_are_still_to_begin_are_waited_for() -> None:
+    history = trials({size: each for size, each in UPDATES.items() if size < 128})
+    every = frozenset((size, replicate) for size in (16, 32, 64) for replicate in (1, 2, 3))
+    assert running(history, set(), every).recommendation.status == "recommended"
+    found = running(history, set(), every | {(32, 4), (128, 1), (128, 2)}).recommendation
+    assert rules(found) == ["still_running"]
+    assert found.reasons[0].text.endswith("at less cost: 1 at batch size 32 and 2 at batch size 128.")
+
+
+def test_a_batch_size_that_missed_the_target_once_is_not_waited_for() -> None:
+    """Nor one of which a trial diverged: neither can be recommended any more."""
+    history = trials(UPDATES, frozenset({"b128-r2"}))
+    history.loc[history["trial"] == "b64-r1", "val_accuracy"] = np.nan
+    found = running(history, {"b128-r3", "b64-r2"}, frozenset({(64, 4)})).recommendation
+    assert (found.status, found.within_margin) == ("recommended", (16, 32))
+
+
+def test_what_took_equally_much_is_said_to() -> None:
+    found = found_in(trials({16: (300, 302, 304), 32: (302, 302, 302)}))
+    text = {sentence.rule: sentence.text for sentence in found.verdict}["target_reached"]
+    assert text == (
+        "The target of a validation accuracy of 0.800 in main was reached by every trial of batch size 16 "
+        "and 32: with equally many updates at all of them (302); with the fewest examples at batch size 16 "
+        "(4,832, against up to 9,664 at batch size 32); with the fewest seconds at batch size 16 (10.9, "
+        "against up to 15.7 at batch size 32)."
+    )
+    nearly = found_in(trials({16: (3000, 3021, 3042), 32: (3021, 3021, 3022)}))  # means of 3021 and 3021.33
+    text = {sentence.rule: sentence.text for sentence in nearly.verdict}["target_reached"]
+    assert "with equally many updates at all of them (3,021)" in text

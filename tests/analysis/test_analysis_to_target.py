@@ -142,6 +142,11 @@ def test_equal_medians_go_to_the_smallest_rate() -> None:
     ]
     row = found(pd.concat(both)).best[0]
     assert (row.learning_rate, row.at_edge) == (0.1, True)
+    slower = planted_history(sizes=(64,), rates=(0.05, 0.4), epochs=20)
+    row = found(pd.concat([slower[slower["grid_learning_rate"] == 0.4], *both])).best[0]
+    assert (row.learning_rate, row.at_edge) == (0.1, False)  # 0.2 is as good, and within
+    row = found(pd.concat([slower, *both])).best[0]
+    assert (row.learning_rate, row.at_edge) == (0.1, False)
 
 
 def test_other_analyses_do_not_lose_trials_to_the_choice_by_selection() -> None:
@@ -207,6 +212,26 @@ def test_a_measurement_that_is_missing_does_not_count() -> None:
     now = found(history).trials[0]
     assert now.updates == whole.updates
     assert now.updates_before <= whole.updates_before
+
+
+@pytest.mark.parametrize("loss", [np.nan, np.inf])
+def test_a_diverged_network_has_not_reached_the_target(loss: float) -> None:
+    """Whatever its accuracy, at the end of an epoch or within one; what comes after may."""
+    history = planted_history(sizes=(64,), rates=(0.1,), parts=4, epochs=20)
+    trial = found(history).trials[0]
+    for part in (1, 2, 3, ""):
+        name = f"within_{part}_" if part else ""
+        at = (history["trial"] == trial.trial) & (history[f"{name}updates"] == trial.updates)
+        history.loc[at, f"{name}val_loss"] = loss
+    now = found(history).trials[0]
+    assert (now.outcome, now.updates) == ("reached", trial.updates + 50)
+    assert now.updates_before == trial.updates_before  # no measurement
+    history["val_loss"] = loss
+    for part in (1, 2, 3):
+        history[f"within_{part}_val_loss"] = loss
+    assert {trial.outcome for trial in found(history).trials} == {"diverged"}
+    bare = history.drop(columns=[name for name in history.columns if name.endswith("loss")])
+    assert {trial.outcome for trial in found(bare).trials} == {"reached"}
 
 
 def test_without_a_column_there_is_a_reason_and_the_rest_stands() -> None:

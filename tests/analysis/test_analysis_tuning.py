@@ -14,6 +14,7 @@ from batchscope.analysis import Analysis, Plan, RecipeFacts, Settings, Target, T
 from batchscope.analysis.tuning import choose_learning_rates
 from batchscope.errors import HistoryError
 from batchscope.history import check_history
+from batchscope.report.tables import analysis_tables
 from to_target_samples import TARGET, planted_history, until_reached
 
 GOAL = Target("val_accuracy", TARGET, 16)
@@ -260,3 +261,33 @@ def test_json_has_the_grid_by_updates(analysis: Analysis) -> None:
         row["updates"]["value"] for row in found["updates_to_target"][0]["rates"] if row["best"]
     ]
     assert len(rates["trials"]) == 45
+
+
+def test_a_faster_rate_that_misses_the_target_does_not_shut_its_batch_size_out() -> None:
+    """At 16 the rate 0.2 is faster by the median, and one of its trials diverged."""
+    updates = {(16, 0.1): (110, 120, 130), (16, 0.2): (100, 104, 90)}
+    updates |= {(32, 0.1): (150, 160, 170), (32, 0.2): (145, 165, 172)}
+    rows = [
+        (size, rate, replicate, spent)
+        for (size, rate), each in updates.items()
+        for replicate, spent in enumerate(each, start=1)
+    ]
+    history = single_rows(rows, {(16, 0.2, 3): np.nan})
+    settings = dataclasses.replace(FEW, targets=(TargetSpec(metric="val_accuracy", value=0.5),))
+    found = analyze(history, settings, known(frozenset(history["trial"]), Target("val_accuracy", 0.5, 1)))
+    assert chosen(found) == {16: 0.1, 32: 0.1}
+    assert found.recommendation.within_margin == (16, 32)
+    assert said(found)["learning_rate_passed_over"] == (
+        "Learning rates were passed over because more trials missed the target there, though the median is "
+        "less than at the best: 0.2 at batch size 16 (1 of 3 missed it)."
+    )
+    passed = [
+        (point.batch_size, point.learning_rate) for point in found.learning_rates.points if point.passed_over
+    ]
+    assert passed == [(16, 0.2)]
+    [target] = found.updates_to_target  # the same, and so chosen alike
+    assert [row.learning_rate for row in target.best] == [0.1, 0.1]
+    tables = {table.key: table for table in analysis_tables(found)}
+    for key in ("learning-rates", "updates-to-target-1"):
+        remarks = [row[-1].text for row in tables[key].rows]
+        assert remarks == ["best, at the edge", "passed over: missed", "best, at the edge", ""]

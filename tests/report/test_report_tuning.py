@@ -85,8 +85,8 @@ def test_the_figure_shows_updates_with_the_trials_that_missed_the_target(analysi
         (32, 0.01): 30,
         (32, 0.1): 40,
     }
-    assert medians.index[medians["best"]].tolist() == [(16, 0.1), (32, 0.01)]
-    assert info.title == "The best learning rate falls from 0.1 at batch 16 to 0.01 at batch 32"
+    assert medians.index[medians["best"]].tolist() == [(16, 0.1), (32, 0.1)]
+    assert info.title == "The best learning rate is 0.1 at batch 16 and 32"
     assert info.notes == (
         "1 trial diverged before the target and cannot be drawn.",
         "Batch 64 has no ring: too few trials got there for a median.",
@@ -106,7 +106,7 @@ def test_the_chart_has_an_axis_of_updates_and_triangles_for_what_is_not_there(an
     assert triangles["transform"] == [{"filter": "(datum.kind === 'censored')"}]
     assert figure.caption.startswith("Updates to a validation accuracy of 0.850, at which trials end. Dots: ")
     assert "Open triangles: trials that have not" in figure.caption
-    assert figure.caption.endswith("As the same trials chose it, they are a little too few.")
+    assert figure.caption.endswith("As the same trials chose it, its updates are a little too few.")
     assert "<svg" in svg(figure, 3)
 
 
@@ -118,8 +118,8 @@ def test_the_table_tells_how_often_the_target_was_reached_and_who_goes_on(analys
         ["16", "0.01", "3 of 3", "80", ""],
         ["16", "0.1", "3 of 3", "60", "best"],
         ["16", "1", "2 of 3", "60", ""],
-        ["32", "0.01", "2 of 3", "30", "best, at the edge"],
-        ["32", "0.1", "3 of 3", "40", ""],
+        ["32", "0.01", "2 of 3", "30", "passed over: missed"],
+        ["32", "0.1", "3 of 3", "40", "best, at the edge"],
         ["64", "0.01", "0 of 3", "> 30", "taken, without a median"],
         ["64", "0.1", "0 of 3", "> 30", ""],
     ]

@@ -23,7 +23,7 @@ from batchscope.analysis.panel import build_panel
 from batchscope.analysis.practical import practical_rows
 from batchscope.analysis.recommendation import recommend
 from batchscope.analysis.results import Analysis
-from batchscope.analysis.settings import VALIDATION_METRICS, RecipeFacts, Settings
+from batchscope.analysis.settings import VALIDATION_METRICS, RecipeFacts, Settings, Target
 from batchscope.analysis.sharpness import sharpness_rows
 from batchscope.analysis.summary import summarize
 from batchscope.analysis.target_recommendation import recommend_to_target
@@ -35,6 +35,7 @@ from batchscope.analysis.updates_share import updates_shares
 from batchscope.analysis.verdict import draw_verdict
 from batchscope.errors import HistoryError
 from batchscope.history import check_history, require_columns
+from batchscope.recipe import TargetSpec
 
 __all__ = ["analyze"]
 
@@ -84,7 +85,8 @@ def analyze(
         learning_rates=learning_rates,
         targets=targets,
         updates_to_target=tuple(
-            updates_to_target(history, target, settings.confidence) for target in settings.targets
+            updates_to_target(history, target, settings.confidence, ended if _is_goal(target, goal) else None)
+            for target in settings.targets
         ),
         decomposition=decompose(panel, settings.confidence),
         noise_scale=noise_scales(panel, settings.confidence),
@@ -113,6 +115,10 @@ def analyze(
         verdict=draw_verdict(analysis),
         notes=draw_notes(analysis, panel, settings, until_ci),
     )
+
+
+def _is_goal(target: TargetSpec, goal: Target | None) -> bool:
+    return goal is not None and (target.metric, target.value) == (goal.metric, goal.value)
 
 
 def _metric(history: pd.DataFrame, chosen: str | None) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Sequence
 
 from batchscope.analysis.estimates import Estimate
 from batchscope.analysis.moments import t_quantile
@@ -27,7 +29,7 @@ def few_replicates_sentences(analysis: Analysis) -> list[Sentence]:
     """``few_replicates``: how wide the widest interval is, where a batch size has fewer than five.
 
     It is that of the metric at the end or, where trials end at a target, of the updates to it, over batch
-    sizes all of whose trials got there.
+    sizes all of whose trials got there. These are known no better than to what lies between two measurements.
     """
     facts = analysis.facts
     if facts.goal is not None:
@@ -43,12 +45,8 @@ def few_replicates_sentences(analysis: Analysis) -> list[Sentence]:
     if not measured:
         return [Sentence("few_replicates", _ONE, (("fewest", fewest),))]
     if facts.goal is not None:
-        return [_of_updates(max(measured, key=lambda row: _width(row) / row[1].mean), fewest, analysis)]
-    return [_of_metric(max(measured, key=_width), fewest, analysis)]
-
-
-def _width(row: _Row) -> float:
-    return row[1].high - row[1].low
+        return [_of_updates(measured, fewest, analysis)]
+    return [_of_metric(max(measured, key=lambda row: row[1].high - row[1].low), fewest, analysis)]
 
 
 def _of_metric(row: _Row, fewest: int, analysis: Analysis) -> Sentence:
@@ -67,15 +65,22 @@ def _of_metric(row: _Row, fewest: int, analysis: Analysis) -> Sentence:
     return _sentence(text, row, fewest, half, with_more)
 
 
-def _of_updates(row: _Row, fewest: int, analysis: Analysis) -> Sentence:
-    size, found = row
-    half, with_more = _halves(found, analysis.facts.confidence)
+def _of_updates(rows: Sequence[_Row], fewest: int, analysis: Analysis) -> Sentence:
+    between = {row.batch_size: row.resolution or 0.0 for row in analysis.to_goal}
+    known = {
+        size: [max(half, between[size]) for half in _halves(found, analysis.facts.confidence)]
+        for size, found in rows
+    }
+    size, found = max(rows, key=lambda row: known[row[0]][0] / row[1].mean)
+    half, with_more = known[size]
     text = (
         f"With {count(fewest, 'replicate')} the mean updates to the target are known worst at batch size "
         f"{size}, {of_quantity(found.mean)} \u00b1{of_quantity(half)} (from {count(found.n, 'replicate')}); "
-        f"{_MORE_REPLICATES} replicates with the same spread would give \u00b1{of_quantity(with_more)}."
+        f"{_MORE_REPLICATES} replicates with the same spread would give \u00b1{of_quantity(with_more)}"
+        f"{', the updates between two measurements' if with_more == between[size] else ''}."
     )
-    return _sentence(text, row, fewest, half, with_more)
+    sentence = _sentence(text, (size, found), fewest, half, with_more)
+    return dataclasses.replace(sentence, figures=(*sentence.figures, ("resolution", between[size])))
 
 
 def _halves(found: Estimate, confidence: float) -> tuple[float, float]:

@@ -33,8 +33,10 @@ class LearningRatePoint:
         to_target: What it took to get to the target at which trials end, where that chose; else None. Its
             efficiency is NaN.
         chosen: Whether it is its batch size's best.
-        at_edge: Whether it is, and is also the smallest or largest that its batch size tried.
-        passed_over: Whether it would be if its diverged trials did not count; never where `to_target` tells.
+        at_edge: Whether it is, and is also the smallest or largest that its batch size tried; where
+            `to_target` tells, only if none between these is as good.
+        passed_over: Whether it would be if its diverged trials did not count; where `to_target` tells, by the
+            least median alone, had not more of its trials missed the target.
     """
 
     batch_size: int

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from batchscope.analysis.grid import grid_rates
-from batchscope.analysis.panel import COSTS, Floats
+from batchscope.analysis.panel import COSTS, Bools, Floats
 from batchscope.errors import HistoryError
 from batchscope.history import METRICS, WITHIN
 
@@ -25,7 +26,7 @@ class Course:
         learning_rate: That it tries, of several; None where its batch size has one.
         replicate: The bundle of seeds.
         trial: Its name.
-        measured: (M,) of the metric, finite, in order of updates.
+        measured: (M,) of the metric, finite, in order of updates; without those beside which the loss is not.
         spent: Name to (M,) float64 of the history's columns of `COSTS` at each measurement, since the
             trial's start.
         last: Name to the same columns since the trial's start, at its last row.
@@ -92,7 +93,7 @@ def _course(rows: pd.DataFrame, metric: str, rate: float | None, within: list[tu
     updates = np.column_stack([inside, ends])
     names = [*(name for _, name in within), metric]
     values = rows[names].to_numpy(dtype=np.float64)
-    measured = np.isfinite(updates) & np.isfinite(values)
+    measured = np.isfinite(updates) & np.isfinite(values) & _with_a_loss(rows, names)
     order = np.argsort(updates[measured], kind="stable")
     costs = {
         name: _at(
@@ -112,6 +113,15 @@ def _course(rows: pd.DataFrame, metric: str, rate: float | None, within: list[tu
         last={name: float(rows[name].iloc[-1]) for name in costs},
         diverged=not bool(np.isfinite(last).all()),
     )
+
+
+def _with_a_loss(rows: pd.DataFrame, names: Sequence[str]) -> Bools:
+    """Whether the loss measured beside each of some columns is finite, (E, M); where there is none, it is."""
+    losses = [name.replace("accuracy", "loss") for name in names]
+    table = rows.reindex(columns=losses).to_numpy(dtype=np.float64)
+    known = np.array([name in rows.columns for name in losses])
+    result: Bools = np.isfinite(table) | ~known
+    return result
 
 
 def _at(at_ends: Floats, updates: Floats, starts: Floats, size: int | None) -> Floats:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from batchscope.analysis.ends import Ends, find_ends
+from batchscope.analysis.measured_before import costs_before
 from batchscope.analysis.settings import Plan
 from batchscope.errors import HistoryError
 from batchscope.history import METRICS, SELECTION, WITHIN, probe_columns
@@ -61,6 +62,8 @@ class Panel:
         probes: Name to (B, R, E) float64 for the history's columns that begin with `PROBE`; NaN where
             nothing was probed and in every diverged row.
         costs: Name to (B, R, E) float64 for the columns of `COSTS`; NaN where nothing was recorded.
+        costs_before: The same at the measurement of validation before, see
+            `batchscope.analysis.measured_before.costs_before`.
         learning_rate: (B, R, E) float64, NaN where nothing was recorded; None without the column.
         trial_names: (batch size, replicate) to the trial's name.
         plan: What the study says about where trials end; None where there is no study.
@@ -77,6 +80,7 @@ class Panel:
     metrics: Mapping[str, Floats]
     probes: Mapping[str, Floats]
     costs: Mapping[str, Floats]
+    costs_before: Mapping[str, Floats]
     learning_rate: Floats | None
     trial_names: Mapping[tuple[int, int], str]
     plan: Plan | None = None
@@ -178,9 +182,9 @@ def build_panel(history: pd.DataFrame, plan: Plan | None = None) -> Panel:
     _check_filled(shape, len(history))
     check_figures(history)
 
-    def filled(name: str) -> Floats:
+    def filled(name: str, table: pd.DataFrame = history) -> Floats:
         values = np.full(shape, np.nan)
-        values[where] = history[name].to_numpy(dtype=np.float64)
+        values[where] = table[name].to_numpy(dtype=np.float64)
         return values
 
     recorded = np.zeros(shape, dtype=np.bool_)
@@ -191,6 +195,8 @@ def build_panel(history: pd.DataFrame, plan: Plan | None = None) -> Panel:
     if "train_accuracy" in metrics and "val_accuracy" in metrics:
         metrics["gap"] = metrics["train_accuracy"] - metrics["val_accuracy"]
     stages, stage_index = _stages(history, where, shape)
+    costs = [name for name in COSTS if name in history.columns]
+    before = costs_before(history, costs)
     return Panel(
         study=study,
         batch_sizes=batch_sizes,
@@ -206,7 +212,8 @@ def build_panel(history: pd.DataFrame, plan: Plan | None = None) -> Panel:
             for name in probe_columns(history)
             if name.startswith(PROBE)
         },
-        costs={name: filled(name) for name in COSTS if name in history.columns},
+        costs={name: filled(name) for name in costs},
+        costs_before={name: filled(name, before) for name in costs},
         learning_rate=filled("learning_rate") if "learning_rate" in history.columns else None,
         trial_names=_trial_names(history),
         plan=plan,

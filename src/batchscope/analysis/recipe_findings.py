@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from batchscope.analysis.results import Analysis, LearningRatePoint, LearningRates, Sentence, TargetRow
 from batchscope.analysis.words import (
@@ -26,7 +25,8 @@ def learning_rate_sentences(analysis: Analysis) -> list[Sentence]:
     - ``learning_rate_chosen``: each batch size is compared at its own best of a grid; with what was
       chosen by, that figures are optimistic where that is the metric itself, and where none got to the
       target often enough to be chosen by its updates;
-    - ``learning_rate_passed_over``: at some, diverged trials alone decided against the best mean;
+    - ``learning_rate_passed_over``: at some, diverged trials alone decided against the best mean, or trials
+      that missed the target at which they end against the least median of updates to it;
     - ``learning_rate_at_edge``: the best of some is the smallest or largest that was tried;
     - ``learning_rate_unknown``: nothing tells.
     """
@@ -73,7 +73,7 @@ def _chosen(found: LearningRates, n_stages: int) -> Sentence:
     where = f" in {found.stage}" if n_stages > 1 else ""
     text = (
         f"Each batch size is compared at its own best of {len(tried)} learning rates{where} ({tried[0]:g} to "
-        f"{tried[-1]:g}), chosen {_chosen_by(found)}: {each}.{_without_median(best)}"
+        f"{tried[-1]:g}), chosen {_chosen_by(found)}: {each}.{_without_median(found)}"
     )
     figures: list[tuple[str, Figure]] = [("n_learning_rates", len(tried)), ("chosen_by", found.chosen_by)]
     figures += [(f"learning_rate_at_{point.batch_size}", point.learning_rate) for point in best]
@@ -89,10 +89,11 @@ def _chosen_by(found: LearningRates) -> str:
     return "by the same replicates on validation examples on which no other figure rests"
 
 
-def _without_median(best: Sequence[LearningRatePoint]) -> str:
+def _without_median(found: LearningRates) -> str:
     """Says where no learning rate has a median of updates; begins with a space."""
-    rows = [point.to_target for point in best if point.to_target is not None]
-    sizes = [row.batch_size for row in rows if math.isnan(row.updates.value)]
+    rows = [point.to_target for point in found.points if point.to_target is not None]
+    known = {row.batch_size for row in rows if math.isfinite(row.updates.value)}
+    sizes = [row.batch_size for row in rows if row.best and row.batch_size not in known]
     if not sizes:
         return ""
     return (
@@ -106,18 +107,24 @@ def _passed_over(found: LearningRates) -> list[Sentence]:
     if not points:
         return []
     each = some(
-        [
-            f"{point.learning_rate:g} at batch size {point.batch_size} ({point.n_diverged} of "
-            f"{point.n_trials} diverged)"
-            for point in points
-        ]
+        [f"{point.learning_rate:g} at batch size {point.batch_size} ({_lost(point)})" for point in points]
     )
-    text = (
-        f"Learning rates were passed over because trials diverged there, though the others ended better than "
-        f"at the best: {each}."
+    why = (
+        "trials diverged there, though the others ended better than at the best"
+        if found.goal is None
+        else "more trials missed the target there, though the median is less than at the best"
     )
+    text = f"Learning rates were passed over because {why}: {each}."
     figures = tuple((f"learning_rate_at_{point.batch_size}", point.learning_rate) for point in points)
     return [Sentence("learning_rate_passed_over", text, figures)]
+
+
+def _lost(point: LearningRatePoint) -> str:
+    """How many trials were lost, of those that have begun."""
+    if point.to_target is None:
+        return f"{point.n_diverged} of {point.n_trials} diverged"
+    missed = point.n_trials - point.to_target.n_reached - point.n_missing
+    return f"{missed} of {point.n_trials} missed it"
 
 
 def _at_edge(found: LearningRates) -> list[Sentence]:
@@ -163,9 +170,12 @@ def _cheapest(rows: list[TargetRow]) -> list[Sentence]:
         if not spent or not all(mean >= 0 for mean in spent.values()):
             continue
         least, most = min(spent, key=lambda size: spent[size]), max(spent, key=lambda size: spent[size])
+        fewest, highest = of_quantity(spent[least]), of_quantity(spent[most])
         parts.append(
-            f"with the fewest {cost} at batch size {least} ({of_quantity(spent[least])}, "
-            f"against up to {of_quantity(spent[most])} at batch size {most})"
+            f"with the fewest {cost} at batch size {least} ({fewest}, against up to {highest} at batch size "
+            f"{most})"
+            if fewest != highest
+            else f"with equally many {cost} at all of them ({fewest})"
         )
         figures += [(f"batch_size_by_{cost}", least), (cost, spent[least]), (f"most_{cost}", spent[most])]
     if not parts:

@@ -92,12 +92,14 @@ class Plan:
             ahead, because a budget is in seconds or until a target.
         targets: By name of the stage, for those that end at one.
         ended: Names of the trials that have ended; they tell where, if `last_epochs` is None.
+        planned: Pairs of batch size and replicate of all trials but those that failed.
     """
 
     budgets: Mapping[str, Budget]
     last_epochs: Mapping[int, int] | None
     targets: Mapping[str, Target] = field(default_factory=dict)
     ended: frozenset[str] = frozenset()
+    planned: frozenset[tuple[int, int]] = frozenset()
 
     @property
     def goal(self) -> Target | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,6 +34,8 @@ class TargetRow:
         updates: Likewise; None without the column.
         examples: Likewise.
         seconds: Likewise.
+        resolution: Mean over these trials of the updates since the measurement before, after which the target
+            was reached; None without the column, NaN without such a trial.
     """
 
     stage: str
@@ -47,6 +50,7 @@ class TargetRow:
     updates: Estimate | None
     examples: Estimate | None
     seconds: Estimate | None
+    resolution: float | None
 
     def spent(self, cost: str) -> Estimate | None:
         """What it took in ``epochs``, ``updates``, ``examples`` or ``seconds``."""
@@ -105,6 +109,13 @@ def _rows(panel: Panel, stage: int, target: Target, confidence: float) -> list[T
         spent = values[columns] if values.ndim == 1 else values[row, reached[row], columns]
         return estimate(spent.astype(np.float64), confidence)
 
+    def resolution(row: int) -> float | None:
+        if "updates" not in panel.costs:
+            return None
+        here = row, reached[row], last[row, reached[row]]
+        since = panel.costs["updates"][here] - panel.costs_before["updates"][here]
+        return float(since.mean()) if since.size else math.nan
+
     return [
         TargetRow(
             stage=panel.stages[stage],
@@ -119,6 +130,7 @@ def _rows(panel: Panel, stage: int, target: Target, confidence: float) -> list[T
             updates=when(row, "updates"),
             examples=when(row, "examples"),
             seconds=when(row, "seconds"),
+            resolution=resolution(row),
         )
         for row in range(len(panel.batch_sizes))
         if there[row].any()

@@ -15,9 +15,9 @@ import pandas as pd
 
 from batchscope.analysis.critical import fit_critical
 from batchscope.analysis.measurements import Course, trial_courses
-from batchscope.analysis.to_target_medians import median_to_target
+from batchscope.analysis.to_target_choice import with_best
+from batchscope.analysis.to_target_medians import median_of_trials
 from batchscope.analysis.to_target_results import (
-    Median,
     PerfectScaling,
     RateToTarget,
     TrialToTarget,
@@ -29,7 +29,9 @@ from batchscope.recipe import TargetSpec
 __all__ = ["rates_to_target", "trials_to_target", "updates_to_target"]
 
 
-def updates_to_target(history: pd.DataFrame, target: TargetSpec, confidence: float) -> UpdatesToTarget:
+def updates_to_target(
+    history: pd.DataFrame, target: TargetSpec, confidence: float, ended: frozenset[str] | None = None
+) -> UpdatesToTarget:
     """What it took every trial, learning rate and batch size to get to a target.
 
     Args:
@@ -37,6 +39,8 @@ def updates_to_target(history: pd.DataFrame, target: TargetSpec, confidence: flo
             rates.
         target: Accuracy at least, or loss at most.
         confidence: Of the intervals.
+        ended: Names of the trials that have ended, where the target is the one at which they do. Else None:
+            a trial may have ended ahead of it for other reasons, and has not missed it.
 
     Returns:
         Without trials, and with the reason, where the history lacks the metric or ``updates``.
@@ -49,7 +53,7 @@ def updates_to_target(history: pd.DataFrame, target: TargetSpec, confidence: flo
         reason = f"the history has no column {' and '.join(missing)}"
         return UpdatesToTarget(target.metric, target.value, reason, (), (), None, None)
     trials = trials_to_target(history, target.metric, target.value)
-    rows = rates_to_target(trials, confidence)
+    rows = rates_to_target(trials, confidence, ended)
     found = UpdatesToTarget(target.metric, target.value, None, trials, tuple(rows), None, None)
     scaling = perfect_scaling(found.best, found.best_trials, confidence)
     return dataclasses.replace(
@@ -74,15 +78,23 @@ def trials_to_target(history: pd.DataFrame, metric: str, value: float) -> tuple[
     return tuple(_trial(course, metric, value) for course in trial_courses(history, metric))
 
 
-def rates_to_target(trials: Sequence[TrialToTarget], confidence: float) -> list[RateToTarget]:
-    """Every learning rate at every batch size, the best of each told; efficiencies are not known yet."""
-    cells = list(dict.fromkeys((trial.batch_size, trial.learning_rate) for trial in trials))
-    return _with_best(
-        [
-            _row([one for one in trials if (one.batch_size, one.learning_rate) == cell], confidence)
-            for cell in cells
-        ]
-    )
+def rates_to_target(
+    trials: Sequence[TrialToTarget], confidence: float, ended: frozenset[str] | None = None
+) -> list[RateToTarget]:
+    """Every learning rate at every batch size, the best of each told; efficiencies are not known yet.
+
+    Args:
+        trials: By batch size, learning rate and replicate.
+        confidence: Of the intervals.
+        ended: Names of the trials that have ended; None where nobody knows.
+    """
+    rows: list[RateToTarget] = []
+    for size in dict.fromkeys(trial.batch_size for trial in trials):
+        here = [one for one in trials if one.batch_size == size]
+        rates = dict.fromkeys(one.learning_rate for one in here)
+        found = [_row([one for one in here if one.learning_rate == rate], confidence) for rate in rates]
+        rows += with_best(found, here, confidence, ended)
+    return rows
 
 
 def _trial(course: Course, metric: str, value: float) -> TrialToTarget:
@@ -119,18 +131,6 @@ def _row(trials: Sequence[TrialToTarget], confidence: float) -> RateToTarget:
         name: sum(one.outcome == name for one in trials) for name in ("reached", "censored", "diverged")
     }
     reached = [one for one in trials if one.outcome == "reached"]
-    censored = [one for one in trials if one.outcome == "censored"]
-
-    def median(cost: str) -> Median | None:
-        if getattr(trials[0], cost) is None:
-            return None
-        values, bounds = (
-            np.array([getattr(one, cost) for one in some], dtype=np.float64) for some in (reached, censored)
-        )
-        return median_to_target(values, bounds, counts["diverged"], confidence)
-
-    updates = median("updates")
-    assert updates is not None  # noqa: S101  # every trial has them
     return RateToTarget(
         batch_size=trials[0].batch_size,
         learning_rate=trials[0].learning_rate,
@@ -138,34 +138,15 @@ def _row(trials: Sequence[TrialToTarget], confidence: float) -> RateToTarget:
         n_reached=counts["reached"],
         n_censored=counts["censored"],
         n_diverged=counts["diverged"],
-        updates=updates,
-        examples=median("examples"),
-        seconds=median("seconds"),
+        updates=median_of_trials(trials, "updates", confidence),
+        examples=None if trials[0].examples is None else median_of_trials(trials, "examples", confidence),
+        seconds=None if trials[0].seconds is None else median_of_trials(trials, "seconds", confidence),
         resolution=float(np.median([one.resolution for one in reached])) if reached else math.nan,
         best=False,
         at_edge=False,
+        passed_over=False,
         efficiency=math.nan,
     )
-
-
-def _with_best(rows: list[RateToTarget]) -> list[RateToTarget]:
-    """The rows with each batch size's best learning rate told."""
-
-    def rank(row: RateToTarget) -> tuple[float, float, float]:
-        median = row.updates.value
-        return (
-            median if math.isfinite(median) else math.inf,
-            -row.n_reached / row.n_trials,
-            row.learning_rate or 0.0,
-        )
-
-    marked = []
-    for size in dict.fromkeys(row.batch_size for row in rows):
-        here = [row for row in rows if row.batch_size == size]
-        best = min(here, key=rank)
-        edge = len(here) > 1 and best in (here[0], here[-1]) and math.isfinite(best.updates.value)
-        marked += [dataclasses.replace(row, best=row is best, at_edge=edge and row is best) for row in here]
-    return marked
 
 
 def _with_efficiency(row: RateToTarget, scaling: PerfectScaling) -> RateToTarget:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.special import bdtr
 
 from batchscope.analysis.panel import Floats
-from batchscope.analysis.to_target_results import Median
+from batchscope.analysis.to_target_results import Median, TrialToTarget
 
-__all__ = ["fewest_for_interval", "median_to_target"]
+__all__ = ["fewest_for_interval", "median_of_trials", "median_to_target"]
 
 # One half, but for the rounding of the curve's products.
 _HALF = 0.5 + 1e-9
@@ -44,6 +45,15 @@ def median_to_target(reached: Floats, bounds: Floats, n_diverged: int, confidenc
         float(end) if np.isfinite(end) else math.nan for end in (soonest[rank], latest[n - 1 - rank])
     )
     return Median(value, low, high, float(coverages[rank]), more_than)
+
+
+def median_of_trials(trials: Sequence[TrialToTarget], cost: str, confidence: float) -> Median:
+    """The median of ``updates``, ``examples`` or ``seconds``, which all of the trials must have."""
+    reached, bounds = (
+        np.array([getattr(one, cost) for one in trials if one.outcome == outcome], dtype=np.float64)
+        for outcome in ("reached", "censored")
+    )
+    return median_to_target(reached, bounds, sum(one.outcome == "diverged" for one in trials), confidence)
 
 
 def fewest_for_interval(confidence: float) -> int:

@@ -104,9 +104,14 @@ class RateToTarget:
         seconds: Of training.
         resolution: Median over the trials that reached it of the updates since the measurement before; NaN
             where there is none.
-        best: Whether the batch size stands at this learning rate: the least median of updates, of equal
-            ones the smallest rate; where none has a median, the one at which most trials got there.
-        at_edge: Whether it is, has a median, and is the smallest or largest of several that were tried.
+        best: Whether the batch size stands at this learning rate, see
+            `batchscope.analysis.to_target_choice.with_best`: the least median of updates over the replicates
+            that all of its learning rates share; of the target at which trials end, of those with the fewest
+            trials that missed it.
+        at_edge: Whether it is, has a median, and is the smallest or largest of several that were tried, none
+            between these being as good.
+        passed_over: Whether it would be by the least median alone, had not more of its trials missed the
+            target at which trials end.
         efficiency: Of the best: the examples that the smallest batch size's median implies, updates times
             batch size, as a share of the same here; 1 is perfect scaling. NaN for others, and without
             a median.
@@ -124,6 +129,7 @@ class RateToTarget:
     resolution: float
     best: bool
     at_edge: bool
+    passed_over: bool
     efficiency: float
 
     def spent(self, cost: str) -> Median | None:

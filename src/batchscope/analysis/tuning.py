@@ -41,7 +41,7 @@ def choose_learning_rates(
     there do not count, those that diverged before do.
 
     Where trials end at a target, their ends are made alike. The best is then the one that gets there in the
-    fewest updates, by the rule of `batchscope.analysis.to_target.rates_to_target`, over all trials.
+    fewest updates, by the rule of `batchscope.analysis.to_target_choice.with_best`.
 
     Args:
         history: In standard form, see `batchscope.history.check_history`.
@@ -89,7 +89,8 @@ def _by_updates(
     trials = trials_to_target(history, goal.metric, goal.value)
     going_on = [one for one in trials if one.outcome == "censored" and one.trial not in ended]
     points = tuple(
-        _point_to_target(row, ends, going_on, confidence) for row in rates_to_target(trials, confidence)
+        _point_to_target(row, ends, going_on, confidence)
+        for row in rates_to_target(trials, confidence, ended)
     )
     return LearningRates("grid", grid.stage, BY_UPDATES, goal, points, trials)
 
@@ -112,7 +113,7 @@ def _point_to_target(
         to_target=row,
         chosen=row.best,
         at_edge=row.at_edge,
-        passed_over=False,
+        passed_over=row.passed_over,
     )
 
 

@@ -63,7 +63,8 @@ class LearningRatesInfo:
         rates = [rate for _, rate in pairs]
         (first, low), (last, high) = pairs[0], pairs[-1]
         if len(set(rates)) == 1:
-            where = "every batch size" if len(pairs) > 1 else f"batch {first}"
+            everywhere = len(pairs) == len(self.batch_sizes) > 1
+            where = "every batch size" if everywhere else f"batch {batch_sizes([size for size, _ in pairs])}"
             return f"The best learning rate is {low:g} at {where}"
         verb = {tuple(sorted(rates)): "rises", tuple(sorted(rates, reverse=True)): "falls"}.get(
             tuple(rates), "goes"
@@ -150,8 +151,9 @@ def _caption_to_target(info: LearningRatesInfo) -> str:
             "and so lie higher."
         )
     parts.append(
-        "Lines: medians, where enough trials got there; rings: the fewest, and so the learning rate at which "
-        "all other figures compare the batch size. As the same trials chose it, they are a little too few."
+        "Lines: medians, where enough trials got there; rings: the best learning rate of each batch size (of "
+        "those that missed the target least often the soonest, over the replicates that all share), at which "
+        "all other figures compare them. As the same trials chose it, its updates are a little too few."
     )
     return " ".join(parts)
 

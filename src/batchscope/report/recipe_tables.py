@@ -53,9 +53,10 @@ def _to_target(found: LearningRates, goal: Target, confidence: float) -> Table:
         key="learning-rates",
         title="Learning rates that were tried",
         note=f"Updates to {target_text(goal.metric, goal.value)}, at which trials end. "
-        f"{medians_note(confidence)} The best has the least median, of equal ones the smallest rate; where "
-        "none has a median, the most trials that got there. All other tables and figures compare batch sizes "
-        "at theirs. As the same trials chose it, its updates are a little too few.",
+        f"{medians_note(confidence)} The best has the smallest share of trials that ended without, then the "
+        "least median, over the replicates that all rates share; where none has a median, the most trials "
+        "that got there. All other tables and figures compare batch sizes at theirs. As the same trials "
+        "chose it, its updates are a little too few.",
         columns=("Batch size", "Learning rate", "Reached", "Updates", "Remark"),
         rows=tuple(
             (
@@ -86,7 +87,7 @@ def _not_there(spent: RateToTarget, going_on: int) -> str:
 
 def _remark(point: LearningRatePoint) -> str:
     if point.passed_over:
-        return "passed over: diverged"
+        return "passed over: diverged" if point.to_target is None else "passed over: missed"
     if point.chosen and point.to_target is not None and math.isnan(point.to_target.updates.value):
         return "taken, without a median"
     return ("best, at the edge" if point.at_edge else "best") if point.chosen else ""

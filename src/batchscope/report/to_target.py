@@ -105,8 +105,8 @@ def to_target_figure(info: ToTargetInfo, number: int, label: str) -> Figure:
     """
     told = (
         f"What it took to reach {info.target}, each batch size at the learning rate with the least median of "
-        "updates. Points: trials; solid line: medians, where enough trials got there; dots: perfect scaling "
-        "from the smallest batch size."
+        "updates (over the replicates that all of its rates share). Points: trials; solid line: medians, "
+        "where enough trials got there; dots: perfect scaling from the smallest batch size."
     )
     parts = [told]
     if (info.points["outcome"] == "censored").any():

@@ -95,7 +95,8 @@ def _table(found: UpdatesToTarget, place: int, confidence: float) -> Table:
 def _row(row: RateToTarget, *, several: bool) -> tuple[Cell, ...]:
     rate = row.learning_rate
     known = row.best and several and math.isfinite(row.updates.value)
-    remark = ("best, at the edge" if row.at_edge else "best") if known else ""
+    best = "best, at the edge" if row.at_edge else "best"
+    remark = best if known else "passed over: missed" if row.passed_over else ""
     return (
         whole_cell(row.batch_size),
         Cell("") if rate is None else Cell(f"{rate:g}", rate),
