@@ -28,6 +28,7 @@ FOLDER = Path(__file__).parents[1] / "docs" / "findings"
 PAGE = FOLDER.parent / "findings.md"
 PICTURED = ("vehicles-2019", "vehicles-corrected")
 TO_TARGET = "fashion-mnist-to-target"
+SAID_OF_TARGETS = ("updates_to_target", "critical_batch_size")
 TARGETS = ("val_accuracy=0.8", "val_accuracy=0.75")
 TARGET_COLUMNS = (
     "Batch size",
@@ -96,10 +97,12 @@ def table(study: str, stage: str) -> str:
 
 
 def target_table(target: str) -> str:
-    """What it took each batch size at its best learning rate to get to a target."""
-    [found] = targets_of(target).updates_to_target
+    """What it took each batch size at its best learning rate to get to a target, and what is said of it."""
+    analysis = targets_of(target)
+    [found] = analysis.updates_to_target
     cells = [TARGET_COLUMNS, ("---",) * len(TARGET_COLUMNS), *(_to_target(row) for row in found.best)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+    said = [one.text for one in analysis.verdict if one.rule in SAID_OF_TARGETS]
+    return "\n".join([*(f"| {' | '.join(line)} |" for line in cells), "", *(f"> {text}" for text in said)])
 
 
 def _to_target(row: RateToTarget) -> tuple[str, ...]:
