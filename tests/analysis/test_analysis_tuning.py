@@ -124,7 +124,7 @@ def test_what_is_said_tells_by_what_it_was_chosen_and_that_this_flatters(analysi
     assert [reason.rule for reason in analysis.recommendation.reasons] == ["learning_rate_at_edge"]
     assert analysis.learning_rates.optimism == ()
     assert said(analysis)["learning_rate_optimism"].endswith(
-        "so the updates, examples and seconds to it come out a little too few. By how much is not estimated."
+        "so the updates, examples and seconds to it come out too few. By how much is not estimated."
     )
 
 

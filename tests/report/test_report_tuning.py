@@ -106,7 +106,7 @@ def test_the_chart_has_an_axis_of_updates_and_triangles_for_what_is_not_there(an
     assert triangles["transform"] == [{"filter": "(datum.kind === 'censored')"}]
     assert figure.caption.startswith("Updates to a validation accuracy of 0.850, at which trials end. Dots: ")
     assert "Open triangles: trials that have not" in figure.caption
-    assert figure.caption.endswith("As the same trials chose it, its updates are a little too few.")
+    assert figure.caption.endswith("As the same trials chose it, its updates are too few.")
     assert "<svg" in svg(figure, 3)
 
 
@@ -139,5 +139,5 @@ def test_the_page_says_by_what_it_was_chosen(history: pd.DataFrame, analysis: An
     page = page_html(PageContent("tuned", history, analysis))
     assert "each batch size at its best learning rate" in page
     assert "chosen by the fewest updates to a validation accuracy of 0.850, at which trials end" in page
-    assert "so the updates, examples and seconds to it come out a little too few" in page
+    assert "so the updates, examples and seconds to it come out too few" in page
     assert "on which no other figure rests" not in page

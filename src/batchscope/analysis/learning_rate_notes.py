@@ -72,7 +72,7 @@ def _optimism_of_updates(found: LearningRates, goal: Target) -> list[Sentence]:
     text = (
         f"The learning rates with the fewest updates to {target_text(goal.metric, goal.value)} were chosen "
         "by the trials whose updates are then told: of rates that are equally good in truth the luckiest is "
-        "taken, so the updates, examples and seconds to it come out a little too few. By how much is not "
+        "taken, so the updates, examples and seconds to it come out too few. By how much is not "
         "estimated."
     )
     return [Sentence("learning_rate_optimism", text, (("mean", None),))]

@@ -153,7 +153,7 @@ def _caption_to_target(info: LearningRatesInfo) -> str:
     parts.append(
         "Lines: medians, where enough trials got there; rings: the best learning rate of each batch size (of "
         "those that missed the target least often the soonest, over the replicates that all share), at which "
-        "all other figures compare them. As the same trials chose it, its updates are a little too few."
+        "all other figures compare them. As the same trials chose it, its updates are too few."
     )
     return " ".join(parts)
 

@@ -56,7 +56,7 @@ def _to_target(found: LearningRates, goal: Target, confidence: float) -> Table:
         f"{medians_note(confidence)} The best has the smallest share of trials that ended without, then the "
         "least median, over the replicates that all rates share; where none has a median, the most trials "
         "that got there. All other tables and figures compare batch sizes at theirs. As the same trials "
-        "chose it, its updates are a little too few.",
+        "chose it, its updates are too few.",
         columns=("Batch size", "Learning rate", "Reached", "Updates", "Remark"),
         rows=tuple(
             (
