@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from desk_run import DeskRun
 from nodes_run import NodesRun
 from scale_run import ScaleRun
 from tables import put_between_marks
@@ -36,12 +37,14 @@ class Measured:
         cores: That it had.
         runs: Of the function that only reports, by executor.
         nodes: Of a Keras study, in pairs: one node, two nodes, one node, ...
+        desk: Of the desk alone.
     """
 
     date: str
     cores: int
     runs: tuple[ScaleRun, ...]
     nodes: tuple[NodesRun, ...]
+    desk: DeskRun
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -60,10 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for executor in ("local", "ray")
     ]
     date = time.strftime("%Y-%m-%d", time.gmtime())
-    measured = Measured(date, len(os.sched_getaffinity(0)), tuple(runs), tuple(nodes))
+    desk = DeskRun(**_run("desk_run.py", str(options.letters)))
+    measured = Measured(date, len(os.sched_getaffinity(0)), tuple(runs), tuple(nodes), desk)
     options.results.write_text(json.dumps(asdict(measured), indent=1) + "\n", encoding="utf-8")
     caption = f"Measured on {measured.date}, {measured.cores} cores."
-    put_between_marks(options.document, "scale", f"{caption}\n\n{scale_table(runs)}\n\n{nodes_table(nodes)}")
+    parts = (caption, scale_table(runs), nodes_table(nodes), desk_sentence(desk))
+    put_between_marks(options.document, "scale", "\n\n".join(parts))
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -71,6 +76,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--replicates", type=int, default=1000, help="of ten batch sizes")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--pairs", type=int, default=2, help="of one node and two")
+    parser.add_argument("--letters", type=int, default=20_000, help="that the desk takes of each kind")
     parser.add_argument("--document", type=Path, default=_ROOT / "docs" / "performance.md")
     parser.add_argument("--results", type=Path, default=_ROOT / "docs" / "performance" / "scale.json")
     parser.add_argument("--work", type=Path, default=_ROOT / "build" / "scale")
@@ -111,6 +117,15 @@ def nodes_table(runs: Sequence[NodesRun]) -> str:
         f"| {number} | {one.whole:.0f} | {two.whole:.0f} | {two.whole / one.whole:.2f} | {one.trained:.0f} | "
         f"{two.trained:.0f} | {two.trained / one.trained:.2f} |"
         for number, (one, two) in enumerate(pairs, 1)
+    )
+
+
+def desk_sentence(run: DeskRun) -> str:
+    """What the desk took."""
+    return (
+        f"The desk alone, 400 letters at a time from two processes and nobody storing them, took "
+        f"{run.answered:,.0f} letters a second that wait for an answer and {run.unanswered:,.0f} "
+        "that do not."
     )
 
 

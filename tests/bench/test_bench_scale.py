@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from desk_run import DeskRun
 from nodes_run import NodesRun
-from scale import nodes_table, scale_table
+from scale import desk_sentence, nodes_table, scale_table
 from scale_run import BATCH_SIZES, ScaleRun
 
 BENCH = Path(__file__).parents[2] / "bench"
@@ -29,6 +30,16 @@ def test_two_nodes_stand_beside_the_one_of_their_pair():
         "| 1 | 200 | 110 | 0.55 | 180 | 90 | 0.50 |",
         "| 2 | 200 | 110 | 0.55 | 180 | 90 | 0.50 |",
     ]
+
+
+def test_the_desk_takes_letters_of_both_kinds():
+    pytest.importorskip("ray")
+    command = [sys.executable, str(BENCH / "desk_run.py"), "400"]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    found = DeskRun(**json.loads(told))
+    assert min(found.answered, found.unanswered) > 0
+    sentence = desk_sentence(DeskRun(1234.5, 2345.6))
+    assert sentence.endswith("took 1,234 letters a second that wait for an answer and 2,346 that do not.")
 
 
 @pytest.mark.parametrize("executor", ["local", "ray"])
