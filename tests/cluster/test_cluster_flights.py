@@ -12,7 +12,7 @@ from batchscope.errors import ClusterError
 from batchscope.own_study import CommandStudy
 from batchscope.running.cluster import task
 from batchscope.running.cluster.connection import connected
-from batchscope.running.cluster.flights import outcome_of
+from batchscope.running.cluster.flights import outcome_of, progress_seconds
 from batchscope.running.cluster.letters import Errand, Lost, Unfit
 from batchscope.running.cluster.node_files import SHARED
 from batchscope.running.messages import AnySetUp, CommandSetUp, SetUp
@@ -94,6 +94,11 @@ def test_whatever_ray_says_of_a_cluster_that_does_not_start_is_told(monkeypatch:
     rule = "local: must be a Ray cluster.*timed out during startup"
     with pytest.raises(ClusterError, match=rule), connected("local"):
         pass
+
+
+@pytest.mark.parametrize(("at_once", "seconds"), [(1, 1.0), (200, 1.0), (8000, 40.0)])
+def test_many_trials_tell_less_often_so_that_their_letters_stay_few(at_once: int, seconds: float):
+    assert progress_seconds(at_once) == seconds
 
 
 def errand(folder: Path, set_up: AnySetUp) -> Errand:

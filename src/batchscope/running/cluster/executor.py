@@ -13,7 +13,7 @@ from batchscope.errors import ClusterError, HistoryError
 from batchscope.records import EpochRecord, Trial
 from batchscope.running.cluster.desk import Desk
 from batchscope.running.cluster.fleet import LOOK_SECONDS, Fleet
-from batchscope.running.cluster.flights import Flight, bound_to, outcome_of
+from batchscope.running.cluster.flights import Flight, bound_to, outcome_of, progress_seconds
 from batchscope.running.cluster.letters import (
     Begun,
     DataReady,
@@ -125,9 +125,12 @@ def execute(session: Session, work: Work, sink: Sink) -> None:
 
 
 def _layout(session: Session, nodes: Iterable[Node], jobs: int) -> Layout:
+    return Layout(min(_at_once(session, nodes), jobs), session.errand.threads)
+
+
+def _at_once(session: Session, nodes: Iterable[Node]) -> int:
     room = sum(node.slots for node in nodes)
-    most = room if session.most is None else min(room, session.most)
-    return Layout(min(most, jobs), session.errand.threads)
+    return room if session.most is None else min(room, session.most)
 
 
 class _Execution:
@@ -226,6 +229,7 @@ class _Execution:
             attempt=flight.attempt,
             command=RunTrial(job.trial, job.checkpoint.absolute(), job.stored),
             over=frozenset(self._queue.begun - self._queue.replicates - flying),
+            progress_seconds=progress_seconds(_at_once(self._session, self._fleet.with_room)),
         )
         options = self._session.options
         task = self._task.options(

@@ -12,7 +12,10 @@ from batchscope.running.pool import Job
 if TYPE_CHECKING:
     from ray import ObjectRef
 
-__all__ = ["Flight", "bound_to", "outcome_of"]
+__all__ = ["Flight", "bound_to", "outcome_of", "progress_seconds"]
+
+# Far below what the desk takes, which has records to pass on; progress is for show.
+_PROGRESS_LETTERS = 200
 
 
 @dataclass(eq=False)
@@ -57,6 +60,11 @@ def outcome_of(ref: ObjectRef[Any]) -> Outcome | None:
     except ray.exceptions.RayError as error:
         return Lost(f"{type(error).__name__}: {error}")
     return outcome
+
+
+def progress_seconds(at_once: int) -> float:
+    """How often a trial may tell where its epoch stands, where so many run at once: once a second at most."""
+    return max(1.0, at_once / _PROGRESS_LETTERS)
 
 
 def bound_to(node: str) -> Any:

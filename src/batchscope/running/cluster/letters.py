@@ -50,11 +50,13 @@ class Order:
         attempt: Numbers the tasks of the session.
         command: The trial, from where it stands, its checkpoint as the driver names it.
         over: Replicates of which no trial waits or runs any more, whose views may be deleted.
+        progress_seconds: How much time is to pass at least between two letters of where an epoch stands.
     """
 
     attempt: int
     command: RunTrial
     over: frozenset[int]
+    progress_seconds: float
 
 
 @dataclass(frozen=True)

@@ -51,9 +51,8 @@ if TYPE_CHECKING:
 
 __all__ = ["carry_out", "clean_up"]
 
-# Many nodes tell one driver.
-_PROGRESS_SECONDS = 1.0
 _STEP_SECONDS = 0.5
+_AGAIN_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -221,7 +220,7 @@ def _leave_with(desk: _Desk, seat: _Seat) -> None:
             try:
                 ray.get(desk.actor.closed.remote())
             except ray.exceptions.ActorUnavailableError:  # for a while; a desk that is gone has died
-                time.sleep(_PROGRESS_SECONDS)
+                time.sleep(_AGAIN_SECONDS)
             except ray.exceptions.RayError:
                 return _leave_one(seat)
 
@@ -292,7 +291,7 @@ def _set_up_here(errand: Errand, files: NodeFiles, room: int, logs: Path) -> Any
 def _relay(seat: _Seat, order: Order, desk: _Desk) -> Outcome:
     """Passes on what the worker says and the driver answers until the trial is over."""
     desk.tell(Begun())
-    report = throttled(desk.tell, _PROGRESS_SECONDS)
+    report = throttled(desk.tell, order.progress_seconds)
     seat.worker.tell(replace(order.command, checkpoint=seat.checkpoint(order.command.checkpoint)))
     while True:
         message = _hear(seat.pool)
