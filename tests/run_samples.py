@@ -12,7 +12,8 @@ from batchscope.running.layout import Layout
 from batchscope.spec import Study
 from tiny import stage, tiny_study
 
-STUB = Path(__file__).with_name("stub_worker.py")
+TESTS = Path(__file__).parent
+STUB = TESTS / "stub_worker.py"
 FIRST, SECOND = Trial(batch_size=8, replicate=1), Trial(batch_size=16, replicate=1)
 
 
@@ -45,6 +46,20 @@ def small_study(**changes: object) -> Study:
         "replicates": 1,
     }
     return tiny_study(**(defaults | changes))
+
+
+SMALL_TAIL = {"from_layer": "tail"}
+
+
+def trained_study(**changes: object) -> Study:
+    """The same with a network that real workers build in a moment, where `TESTS` are on their path."""
+    model = {"network": "small_network:build", "input_scaling": "symmetric"}
+    return small_study(**({"model": model} | changes))
+
+
+def python_path(*folders: Path) -> str:
+    """``PYTHONPATH`` of processes that import from these folders first."""
+    return os.pathsep.join([*map(str, folders), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 class Events:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from batchscope.loading import dump_study
 from batchscope.spec import Study
-from run_samples import is_alive
+from run_samples import is_alive, python_path
 
 HERE = Path(__file__).parent
 
@@ -37,24 +37,23 @@ def stubbed(stub: str, point: str, *arguments: str | Path, cwd: Path) -> Iterato
 
 
 def started(
-    command: Sequence[str | Path], *, cwd: Path, python_path: Sequence[Path] = (), **settings: str
+    command: Sequence[str | Path], *, cwd: Path, import_from: Sequence[Path] = (), **settings: str
 ) -> subprocess.Popen[str]:
     """A process in a group of its own, of which everything that it prints can be read.
 
     Args:
         command: Program and arguments.
         cwd: Where it runs.
-        python_path: Further folders to import from.
+        import_from: Further folders on its path.
         settings: Further environment variables.
     """
-    searched = [*map(str, python_path), *filter(None, [os.environ.get("PYTHONPATH")])]
     return subprocess.Popen(
         [str(part) for part in command],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=cwd,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(searched)} | settings,
+        env=os.environ | {"PYTHONPATH": python_path(*import_from)} | settings,
         start_new_session=True,
     )
 

@@ -21,19 +21,19 @@ from batchscope.resolving import resolve
 from batchscope.running import pool
 from batchscope.running.options import RunOptions
 from batchscope.running.run import run_study
-from run_samples import STUB, Events, small_study
+from run_samples import SMALL_TAIL, STUB, TESTS, Events, small_study, trained_study
 from timeless import history_without_time
-from tiny import TAIL, stage, tiny_study
+from tiny import stage
 
-STUDY = tiny_study(
-    data={"source": "synthetic-cactus", "images": 60},
+EPOCHS = 7
+STUDY = trained_study(
     replicates=3,
-    stages=[stage("head_stage", "head", epochs=2), stage("tail_stage", TAIL, epochs=3)],
+    stages=[stage("head_stage", "head", epochs=3), stage("tail_stage", SMALL_TAIL, epochs=EPOCHS - 3)],
 )
 TRIALS = [f"b{size}-r{replicate}" for size in (8, 16) for replicate in (1, 2, 3)]
 EARLY, STARTING = Blow("run", "now", 2.5), Blow("worker", "worker started", 4.0)
-RUN, AFTER_CHECKPOINT = Blow("run", "epoch told", 0.5), Blow("run", "checkpoint kept", 0.1)
-WORKER, WORKER_AFTER_CHECKPOINT = Blow("worker", "epoch told", 0.5), Blow("worker", "checkpoint kept", 0.1)
+RUN, AFTER_CHECKPOINT = Blow("run", "epoch told", 0.2), Blow("run", "checkpoint kept", 0.1)
+WORKER, WORKER_AFTER_CHECKPOINT = Blow("worker", "epoch told", 0.2), Blow("worker", "checkpoint kept", 0.1)
 BLOWS = [
     *(EARLY, EARLY, STARTING, RUN),
     *(EARLY, WORKER, AFTER_CHECKPOINT),
@@ -75,7 +75,7 @@ def command(folder: Path, study: Path) -> list[str | Path]:
 def whole(tmp_path_factory: pytest.TempPathFactory, two_cores: None) -> pd.DataFrame:
     """The history of a run that nothing disturbs."""
     place = tmp_path_factory.mktemp("whole")
-    with started(command(place / "run", written(STUDY, place)), cwd=place) as process:
+    with started(command(place / "run", written(STUDY, place)), cwd=place, import_from=[TESTS]) as process:
         _, err = process.communicate()
     assert (process.returncode, err) == (0, "")
     return batchscope.load(place / "run").history
@@ -90,7 +90,8 @@ def besieged(tmp_path_factory: pytest.TempPathFactory, two_cores: None) -> Besie
     for name in TORN:
         (kills / name).touch()
     hooks = {"EPOCHS_LOG": str(log), "CHECKPOINT_KILLS": str(kills)}
-    start = partial(started, command(folder, study), cwd=place, python_path=[HERE / "hooks"], **hooks)
+    path = [HERE / "hooks", TESTS]
+    start = partial(started, command(folder, study), cwd=place, import_from=path, **hooks)
     with Siege(start, folder, seed=5) as siege:
         siege.strike(BLOWS)
         siege.conclude(restarts=4)
@@ -107,9 +108,9 @@ def test_a_study_killed_more_than_twenty_times_ends_with_the_figures_of_one_neve
     victims = [victim for victim, _ in besieged.siege.dealt]
     assert (victims.count("run"), victims.count("worker"), besieged.kills_left) == (13, 9, [])
     assert whole[["trial", "epoch"]].to_numpy().tolist() == [
-        [trial, epoch] for trial in TRIALS for epoch in range(1, 6)
+        [trial, epoch] for trial in TRIALS for epoch in range(1, EPOCHS + 1)
     ]
-    assert whole["train_loss"].nunique() == whole["val_loss"].nunique() == 30
+    assert whole["train_loss"].nunique() == whole["val_loss"].nunique() == len(TRIALS) * EPOCHS
     assert whole.filter(like="probe_").notna().any(axis=None)
     pd.testing.assert_frame_equal(
         history_without_time(besieged.run.history), history_without_time(whole), check_exact=True
@@ -131,10 +132,10 @@ def test_no_epoch_whose_state_was_kept_is_trained_again(besieged: Besieged):
                 kept += epoch == kept + 2
             assert epoch == kept + 1
             kept = epoch if what == "kept" else kept
-        assert kept >= 4
+        assert kept >= EPOCHS - 1
     kills = [*(victim for victim, _ in besieged.siege.dealt), *("worker" for _ in TORN)]
     interrupted = sum(2 if victim == "run" else 1 for victim in kills)
-    assert len(TRIALS) * 5 + 2 <= begun <= len(TRIALS) * 5 + interrupted
+    assert len(TRIALS) * EPOCHS + 2 <= begun <= len(TRIALS) * EPOCHS + interrupted
 
 
 # --- with workers that train nothing ---

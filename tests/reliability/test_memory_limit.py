@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 import batchscope
 from batchscope.analysis.sizing import MARGIN
 from batchscope.running import pool
+from run_samples import TESTS, python_path
 from tiny import stage
 
 pytestmark = [
@@ -21,7 +21,6 @@ pytestmark = [
     ),
 ]
 
-TESTS = Path(__file__).parents[1]
 # Each example becomes 1,024 x 1,024 px in 8 channels, 32 MiB, and its gradient as much again.
 LARGE = """
 import keras
@@ -45,8 +44,7 @@ def test_the_largest_size_that_fits_is_found_and_its_double_does_not_fit(
     labels = np.arange(40) % 2
     np.savez(tmp_path / "noise.npz", x=rng.integers(0, 255, (40, 4, 4, 1)).astype(np.uint8), y=labels)
     monkeypatch.chdir(tmp_path)
-    path = os.environ.get("PYTHONPATH")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *([path] if path else [])]))
+    monkeypatch.setenv("PYTHONPATH", python_path(tmp_path))
     monkeypatch.setattr(pool, "_COMMAND", (sys.executable, str(TESTS / "limited_worker.py"), str(ROOM)))
     study = {
         "name": "large",

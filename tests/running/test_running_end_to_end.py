@@ -24,12 +24,19 @@ from batchscope.running.folder import RunFolder
 from batchscope.running.machine import Machine
 from batchscope.running.run import run_study
 from batchscope.running.store import Store
-from run_samples import FIRST, SECOND, Events, children, small_study
+from run_samples import FIRST, SECOND, TESTS, Events, children, python_path, trained_study
 from timeless import history_without_time
 
 pytestmark = pytest.mark.keras
-STUDY = small_study(replicates=2)
+STUDY = trained_study(replicates=2)
 TRIALS = ["b8-r1", "b16-r1", "b8-r2", "b16-r2"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _network_in_reach() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", python_path(TESTS))
+        yield
 
 
 def with_cores(cores: int) -> AbstractContextManager[object]:

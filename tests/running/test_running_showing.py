@@ -44,7 +44,7 @@ def test_lines_are_printed_where_there_is_no_terminal(monkeypatch: pytest.Monkey
 
 
 def test_a_run_shows_its_course_unless_it_is_told_otherwise(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     options = {"batch_sizes": [16, 32], "replicates": 1}
     batchscope.run(train, out=tmp_path / "told", **options)
@@ -53,6 +53,7 @@ def test_a_run_shows_its_course_unless_it_is_told_otherwise(
     assert "\nb32-r1 complete (" in told.out
     assert told.out.endswith(f"Page: {tmp_path / 'told' / 'report' / 'report.html'}\n")
     assert told.err == ""
+    monkeypatch.setattr(batchscope.Run, "write_report", lambda _: None)
     batchscope.run(train, out=tmp_path / "quiet", quiet=True, **options)
     seen = Events()
     batchscope.run(train, out=tmp_path / "watched", watcher=seen, **options)
@@ -60,7 +61,11 @@ def test_a_run_shows_its_course_unless_it_is_told_otherwise(
     assert sorted(seen.records) == [("b16-r1", 1), ("b32-r1", 1)]
 
 
-def test_trials_that_failed_or_diverged_are_warned_of_and_the_run_is_given(tmp_path: Path):
+def test_trials_that_failed_or_diverged_are_warned_of_and_the_run_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(batchscope.Run, "write_report", lambda _: None)
+
     def fails(trial: TrialHandle) -> None:
         if trial.batch_size == 16:
             raise ValueError(f"no luck with {trial.name}")

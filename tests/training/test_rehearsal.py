@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from backbones import small_study
 
 from batchscope.records import Trial
 from batchscope.training import memory_use
@@ -18,7 +19,6 @@ from batchscope.training.memory import shortage_of
 from batchscope.training.memory_use import MemoryMeter, peak_since_reset, reset_peaks
 from batchscope.training.rehearsal import rehearse, time_blocks
 from batchscope.training.trial import Trainer
-from run_samples import small_study
 from timeless import without_time
 from tiny import TRAINING, stage, tiny_data
 
@@ -154,6 +154,7 @@ def test_what_tensorflow_could_not_have_is_told():
 
 
 @pytest.mark.keras
+@pytest.mark.usefixtures("small_net")
 def test_each_stage_is_measured_with_what_ends_it_and_no_figure_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -185,6 +186,6 @@ def test_each_stage_is_measured_with_what_ends_it_and_no_figure_changes(
         assert one.memory[0].peak > 100 * MIB
     # What each is fed: the head's features, and the images for the whole network.
     fed = [trainer.shown(planned).take(np.arange(2))[0].shape for planned in trainer.stages(trial)]
-    assert fed == [(2, 1024), (2, 32, 32, 3)]
+    assert fed == [(2, 16), (2, 32, 32, 3)]
     after = [replace(record, probes={}) for record in trainer.run(trial)]
     assert without_time(after) == without_time(before)
