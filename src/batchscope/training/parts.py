@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from batchscope.history import WITHIN
 from batchscope.training.loops import Figures
 
-__all__ = ["part_ends", "together", "within_columns"]
+__all__ = ["TrainedEpoch", "part_ends", "together", "within_columns"]
+
+
+@dataclass(frozen=True)
+class TrainedEpoch:
+    """An epoch, or as much of one as was trained.
+
+    Attributes:
+        reported: Its figures.
+        examples: That were presented.
+        seconds: Of training.
+        validated: Validation at its end.
+        columns: Of what was measured before, and of what was measured at the end to choose a learning rate.
+    """
+
+    reported: Figures
+    examples: int
+    seconds: float
+    validated: Figures
+    columns: Mapping[str, float]
 
 
 def part_ends(updates: int, parts: int) -> list[int]:

@@ -27,7 +27,7 @@ from batchscope.training.inputs import make_feed
 from batchscope.training.loops import Figures
 from batchscope.training.memory import shortage_told
 from batchscope.training.network import Network, build_network, penalised_weights
-from batchscope.training.parts import part_ends, together, within_columns
+from batchscope.training.parts import TrainedEpoch, part_ends, together, within_columns
 from batchscope.training.probes import Evaluator, ProbePlan, probe_rows, run_probes
 from batchscope.training.recipe import check_recipe
 from batchscope.training.reporting import OnBatch, counting_on, reporter
@@ -47,25 +47,6 @@ class _Order:
     trial: Trial
     checkpoint: Path | None
     on_batch: OnBatch | None
-
-
-@dataclass(frozen=True)
-class _Trained:
-    """An epoch of training.
-
-    Attributes:
-        reported: Its figures.
-        examples: That were presented.
-        seconds: Of training.
-        validated: Validation at its end.
-        columns: Of what was measured before, and of what was measured at the end to choose a learning rate.
-    """
-
-    reported: Figures
-    examples: int
-    seconds: float
-    validated: Figures
-    columns: Mapping[str, float]
 
 
 class Trainer:
@@ -310,7 +291,7 @@ class Trainer:
         source: Source,
         shown: NDArray[np.int64],
         last: EpochRecord,
-    ) -> _Trained:
+    ) -> TrainedEpoch:
         """An epoch, or as much of it as it takes to get to the target at which its stage ends."""
         told, loop, validator = ordered.on_batch, self._program(planned).loop, self._validator(planned)
         done: list[tuple[int, Figures]] = []
@@ -333,7 +314,7 @@ class Trainer:
             columns |= within_columns(part, last.updates + end, validated)
             first = end
         presented = sum(count for count, _ in done)
-        return _Trained(together(done), presented, seconds, validated, columns | selected)
+        return TrainedEpoch(together(done), presented, seconds, validated, columns | selected)
 
     def _validator(self, planned: StageSchedule) -> Validator:
         return Validator(
