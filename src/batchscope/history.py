@@ -7,6 +7,7 @@ own: CSV, Parquet, the database and the DataFrame have the same columns.
 from __future__ import annotations
 
 import io
+import re
 import reprlib
 from decimal import Decimal
 from pathlib import Path
@@ -28,6 +29,7 @@ __all__ = [
     "WITHIN",
     "check_history",
     "encode_history",
+    "parts_measured",
     "probe_columns",
     "read_history",
     "require_columns",
@@ -133,6 +135,13 @@ def probe_columns(history: pd.DataFrame) -> list[str]:
     numeric = map(str, history.select_dtypes("number").columns)
     known = (*COLUMNS, GRID)
     return [name for name in numeric if name not in known and not name.startswith((SELECTION, WITHIN))]
+
+
+def parts_measured(history: pd.DataFrame) -> list[int]:
+    """After which parts of an epoch validation was measured: K of columns ``within_K_updates``, ascending."""
+    pattern = re.compile(rf"{WITHIN}(\d+)_updates")
+    numeric = map(str, history.select_dtypes("number").columns)
+    return sorted(int(match[1]) for name in numeric if (match := pattern.fullmatch(name)))
 
 
 def read_history(path: Path) -> pd.DataFrame:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 
-from batchscope.history import WITHIN
+from batchscope.history import WITHIN, parts_measured
 
 __all__ = ["costs_before"]
 
@@ -30,7 +29,7 @@ def costs_before(history: pd.DataFrame, costs: Iterable[str]) -> pd.DataFrame:
     names = list(costs)
     ahead = history.sort_values("epoch").groupby(["batch_size", "replicate"])[names].shift(1)
     before = ahead.reindex(history.index).fillna(0.0)
-    within = _within(history)
+    within = [f"{WITHIN}{part}_updates" for part in parts_measured(history)]
     if "updates" not in names or not within:
         return before
     ends, starts = (table["updates"].to_numpy(dtype=np.float64) for table in (history, before))
@@ -44,8 +43,3 @@ def costs_before(history: pd.DataFrame, costs: Iterable[str]) -> pd.DataFrame:
             spent = (latest - starts) * history["batch_size"]
         before[name] += spent
     return before
-
-
-def _within(history: pd.DataFrame) -> list[str]:
-    numeric = map(str, history.select_dtypes("number").columns)
-    return [name for name in numeric if re.fullmatch(rf"{WITHIN}\d+_updates", name)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ import pandas as pd
 from batchscope.analysis.grid import grid_rates
 from batchscope.analysis.panel import COSTS, Bools, Floats
 from batchscope.errors import HistoryError
-from batchscope.history import METRICS, WITHIN
+from batchscope.history import METRICS, WITHIN, parts_measured
 
 __all__ = ["Course", "trial_courses"]
 
@@ -75,9 +74,8 @@ def trial_courses(history: pd.DataFrame, metric: str) -> tuple[Course, ...]:
 def _within(history: pd.DataFrame, metric: str) -> list[tuple[str, str]]:
     """Pairs of columns, of updates and of the metric, in order of their number."""
     numeric = set(map(str, history.select_dtypes("number").columns))
-    pattern = re.compile(rf"{WITHIN}(\d+)_updates")
-    numbers = sorted(int(match[1]) for name in numeric if (match := pattern.fullmatch(name)))
-    pairs = [(f"{WITHIN}{number}_updates", f"{WITHIN}{number}_{metric}") for number in numbers]
+    parts = parts_measured(history)
+    pairs = [(f"{WITHIN}{part}_updates", f"{WITHIN}{part}_{metric}") for part in parts]
     return [pair for pair in pairs if pair[1] in numeric]
 
 
